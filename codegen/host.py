@@ -1,0 +1,226 @@
+"""The host side of an emitted module: checks, the torch operator, and the self-check of `main`."""
+
+from __future__ import annotations
+
+CPU_ROAD = '''
+CPU_BLOCK_M, CPU_BLOCK_N = $cpu_block_m, $cpu_block_n
+$cpu_runs
+
+'''
+
+OPERATOR = '''
+CAUSAL = $causal
+HEADS = $head_count
+HEAD_DIM = $head_dim
+DTYPES = $dtypes
+
+
+class InputError(ValueError):
+    """Inputs that do not fit each other or this module: what, where, got, expected, try."""
+
+    def __init__(self, code: str, what: str, got: str, expected: str, hint: str = "") -> None:
+        lines = [f"{code}: {what}", "  where     attention(q, k, v)", f"  got       {got}", f"  expected  {expected}"]
+        super().__init__("\\n".join([*lines, f"  try       {hint}"] if hint else lines))
+        self.code = code
+
+
+def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
+    """Raise InputError unless the three tensors and the first position make a call that this module can answer."""
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
+        raise InputError("ShapeMismatch", "attention takes 4-D tensors", shapes, "(batch, heads, length, head_dim) each")
+    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise InputError(
+            "ShapeMismatch", "q, k and v do not fit", shapes, "q (B, H, M, D), k and v (B, G, N, D)"
+        )
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise InputError(
+            "HeadMismatch",
+            "the key heads do not divide the query heads",
+            f"{q.shape[1]} query heads, {k.shape[1]} key heads",
+            "a number of key heads that divides the number of query heads",
+        )
+    if HEADS is not None and q.shape[1] != HEADS:
+        raise InputError(
+            "HeadMismatch",
+            "the pattern and the query disagree on the number of heads",
+            f"{HEADS} head patterns, q of shape {tuple(q.shape)}",
+            "one pattern for each query head (key heads do not count)",
+            "per_head([...]) with as many patterns as query heads",
+        )
+    if not q.dtype == k.dtype == v.dtype:
+        raise InputError(
+            "DtypeMismatch", "q, k and v have different types", f"{q.dtype}, {k.dtype}, {v.dtype}", "one type for all three"
+        )
+    if not q.dtype.is_floating_point or q.dtype.itemsize < 2:
+        raise InputError("DtypeMismatch", "no kernel takes this type", f"{q.dtype}", "float16, bfloat16 or float32")
+    if not q.device == k.device == v.device:
+        raise InputError(
+            "DeviceMismatch", "q, k and v are on different devices", f"{q.device}, {k.device}, {v.device}", "one device"
+        )
+    if q.device.type not in ("cuda", "cpu", "meta"):
+        raise InputError("DeviceMismatch", "no kernel runs on this device", f"{q.device}", "a CUDA or CPU device")
+    if q.is_cuda:
+        if q.dtype not in DTYPES:
+            raise InputError("DtypeMismatch", "this module has no kernel for this type", f"{q.dtype}", f"one of {DTYPES}")
+        step = 16 // q.dtype.itemsize
+        if not 16 <= q.shape[3] <= HEAD_DIM or q.shape[3] % step:
+            raise InputError(
+                "ShapeMismatch",
+                "this module has no kernel for this head dimension",
+                f"head_dim = {q.shape[3]}",
+                f"16 <= head_dim <= {HEAD_DIM}, a multiple of {step}",
+                "zeros appended to the head dimension of q, k and v, with scale= given",
+            )
+    if CAUSAL and q_start + q.shape[2] > k.shape[2]:
+        raise InputError(
+            "OutOfRange",
+            "the last query stands after the last key of a pattern that looks back",
+            f"q_start = {q_start}, q_len = {q.shape[2]}, k_len = {k.shape[2]}",
+            "q_start + q_len <= k_len",
+            "q_start=None: the last query sits on the last key",
+        )
+
+
+@torch.library.custom_op("sparsedsl::attention_$digest", mutates_args=())
+def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+    if on_gpu_road(q):
+        return launch_forward(q, k, v, scale, q_start)
+    return forward(
+        q, k, v, scale=scale, q_start=q_start, groups=CPU_GROUPS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
+    )
+
+
+@attention_op.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+    lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+
+
+@torch.library.custom_op("sparsedsl::attention_backward_$digest", mutates_args=())
+def attention_backward_op(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    if on_gpu_road(q):
+        return launch_backward(d_out, d_lse, q, k, v, out, lse, scale, q_start)
+    return backward(
+        d_out,
+        d_lse,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        scale=scale,
+        q_start=q_start,
+        groups=CPU_GROUPS,
+        block_m=CPU_BLOCK_M,
+        block_n=CPU_BLOCK_N,
+    )
+
+
+@attention_backward_op.register_fake
+def _(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = (torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in (q, k, v))
+    return dq, dk, dv
+
+
+def save_for_backward(ctx, inputs, output) -> None:
+    q, k, v, ctx.scale, ctx.q_start = inputs
+    ctx.save_for_backward(q, k, v, *output)
+
+
+def attention_gradient(ctx, d_out: Tensor, d_lse: Tensor):
+    q, k, v, out, lse = ctx.saved_tensors
+    return *attention_backward_op(d_out, d_lse, q, k, v, out, lse, ctx.scale, ctx.q_start), None, None
+
+
+attention_op.register_autograd(attention_gradient, setup_context=save_for_backward)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    q_start: int | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax attention over the pairs of PATTERN.
+
+    Shapes
+        q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
+        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+    Units
+        Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
+        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients.
+    Cost
+        Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
+    Raises
+        InputError: shapes, types, devices or positions that do not fit.
+    """
+    start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
+    check_inputs(q, k, v, start)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    if factor < 0:
+        # The kernels take the maximum of unscaled scores.
+        q, factor = -q, -factor
+    out, lse = attention_op(q, k, v, factor, start)
+    return (out, lse) if return_lse else out
+'''
+
+MAIN = '''
+def dense_mask(q_len: int, k_len: int, head: int) -> Tensor:
+    """The pattern of one head as a boolean matrix, read off the CPU schedule tile by tile."""
+    start = k_len - q_len
+    group = next(group for group in CPU_GROUPS if group.heads is None or head in group.heads)
+    mask = torch.zeros(max(start, 0) + q_len, k_len, dtype=torch.bool)
+    key_tiles = -(-k_len // CPU_BLOCK_N)
+    for i in range(-(-mask.shape[0] // CPU_BLOCK_M)):
+        rows = torch.arange(i * CPU_BLOCK_M, min((i + 1) * CPU_BLOCK_M, mask.shape[0]))
+        for tiles, keep in group.runs(i, key_tiles):
+            for j in tiles:
+                keys = torch.arange(j * CPU_BLOCK_N, min((j + 1) * CPU_BLOCK_N, k_len))
+                live = keep(rows[:, None], keys[None, :]) if keep else torch.ones(len(rows), len(keys), dtype=torch.bool)
+                mask[rows[:, None], keys[None, :]] = live
+    below = torch.zeros(max(-start, 0), k_len, dtype=torch.bool)
+    return torch.cat([below, mask[max(start, 0) :]])
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """The oracle: dense softmax over a boolean mask (heads, q_len, k_len); a row without a key gives 0."""
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    scores = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~mask, float("-inf"))
+    return torch.softmax(scores, -1).nan_to_num(0.0) @ v
+
+
+def main() -> None:
+    """Compare output and gradients with dense attention in float64, on three shapes; raise where they differ."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = DTYPES[0] if device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1" else torch.float32
+    heads = HEADS or 4
+    for batch, key_heads, q_len, k_len, head_dim in ((1, heads, 300, 300, 64), (2, 1, 100, 421, 32), (1, heads, 1, 77, 64)):
+        torch.manual_seed(0)
+        shapes = ((heads, q_len), (key_heads, k_len), (key_heads, k_len))
+        tensors = [torch.randn(batch, h, n, head_dim, device=device, dtype=dtype) for h, n in shapes]
+        mask = torch.stack([dense_mask(q_len, k_len, head) for head in range(heads)]).to(device)
+        want_inputs = [each.double().requires_grad_() for each in tensors]
+        got_inputs = [each.clone().requires_grad_() for each in tensors]
+        want, got = dense_attention(*want_inputs, mask), attention(*got_inputs)
+        weight = torch.randn_like(want)
+        wants = (want, *torch.autograd.grad(want, want_inputs, weight))
+        gots = (got, *torch.autograd.grad(got, got_inputs, weight.to(dtype)))
+        for name, a, b in zip(("output", "dq", "dk", "dv"), wants, gots, strict=True):
+            error = ((a - b.double()).norm() / a.norm().clamp_min(1e-6)).item()
+            if not error < (1e-4 if dtype == torch.float32 else 2e-2):
+                raise AssertionError(f"{name} of {q_len} x {k_len}: relative error {error:.1e}")
+        print(f"{q_len:5} queries, {k_len:5} keys, head_dim {head_dim}: ok on {device}, {dtype}")
+
+
+if __name__ == "__main__":
+    main()
+'''

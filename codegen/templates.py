@@ -1,0 +1,313 @@
+"""The fixed text of an emitted module; `$name` marks what depends on the pattern."""
+
+from __future__ import annotations
+
+IMPORTS = '''
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+PATTERN = $pattern
+DIGEST = "$digest"
+'''
+
+MASK = '''
+@triton.jit
+def $name(q, k):
+    return $condition
+'''
+
+JUMPS = '''
+@triton.jit
+def jump(t, SCALE: tl.constexpr, BASE: tl.constexpr, COUNT: tl.constexpr):
+    """SCALE * BASE**t for 0 <= t < COUNT."""
+    if BASE == 2:
+        return SCALE << t
+    distance = SCALE
+    for s in tl.static_range(COUNT - 1):
+        distance = tl.where(s < t, distance * BASE, distance)
+    return distance
+
+
+@triton.jit
+def tiles_in_jumps(room, SCALE: tl.constexpr, BASE: tl.constexpr, WIDTH: tl.constexpr, COUNT: tl.constexpr):
+    """How many tiles of the jumps [SCALE * BASE**t, ... + WIDTH), 0 <= t < COUNT, are below `room`."""
+    tiles = 0
+    for t in tl.static_range(COUNT):
+        tiles += min(max(room - SCALE * BASE**t, 0), WIDTH)
+    return tiles
+'''
+
+FORWARD = '''
+@triton.jit
+def attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+    """One key tile of the running softmax, in base 2; `keep` is read only where the tile is masked."""
+    b_k = k_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
+    if MASKED:
+        b_s = tl.where(keep, b_s, float("-inf"))
+    new_max = tl.maximum(row_max, tl.max(b_s, 1) * scale)
+    b_p = tl.exp2(b_s * scale - new_max[:, None])
+    shrink = tl.exp2(row_max - new_max)
+    row_sum = row_sum * shrink + tl.sum(b_p, 1)
+    b_v = v_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    acc = tl.dot(b_p.to(b_v.dtype), b_v, acc * shrink[:, None], input_precision=PRECISION)
+    return acc, new_max, row_sum
+
+
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
+def forward_kernel(q_desc, k_desc, v_desc, o_desc, lse_ptr, scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+    """Output and log-sum-exp of one query tile of one head."""
+    BLOCK_M: tl.constexpr = $block_m
+    BLOCK_N: tl.constexpr = $block_n
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len - 1) // BLOCK_M + 1 - first_row_tile
+    i_bh = tl.program_id(0) // row_tiles
+    # The last tiles read the most keys where the pattern grows: they start first.
+    i = first_row_tile + row_tiles - 1 - tl.program_id(0) % row_tiles
+    i_b, i_h = i_bh // heads, i_bh % heads
+    i_g = i_h // group
+    first_key_tile = 0
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+
+    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_n = tl.arange(0, BLOCK_N)
+    b_q = q_desc.load([i_b, i_h, i * BLOCK_M - q_start, 0]).reshape(BLOCK_M, D)
+    # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
+    row_max = tl.full([BLOCK_M], -3.0e38, tl.float32)
+    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, D], tl.float32)
+$walk
+    live = row_sum > 0
+    b_o = tl.where(live[:, None], acc / tl.where(live, row_sum, 1.0)[:, None], 0.0)
+    o_desc.store([i_b, i_h, i * BLOCK_M - q_start, 0], b_o.to(o_desc.dtype).reshape(1, 1, BLOCK_M, D))
+    b_lse = tl.where(live, (row_max + tl.log2(row_sum)) * 0.6931471805599453, float("-inf"))
+    row = o_m - q_start
+    tl.store(lse_ptr + i_bh.to(tl.int64) * q_len + row, b_lse, mask=(row >= 0) & (row < q_len))
+'''
+
+BACKWARD = '''
+@triton.jit(do_not_specialize=["rows"])
+def delta_kernel(o_ptr, do_ptr, dlse_ptr, delta_ptr, rows, D: tl.constexpr, D_PAD: tl.constexpr, BLOCK: tl.constexpr):
+    """delta = sum(o * do) - dlse for each row: what the softmax's gradient takes off."""
+    o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    o_d = tl.arange(0, D_PAD)
+    inside = (o_row < rows)[:, None] & (o_d < D)[None, :]
+    place = o_row[:, None] * D + o_d[None, :]
+    b_o = tl.load(o_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    b_do = tl.load(do_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    b_dlse = tl.load(dlse_ptr + o_row, mask=o_row < rows, other=0.0)
+    tl.store(delta_ptr + o_row, tl.sum(b_o * b_do, 1) - b_dlse, mask=o_row < rows)
+
+
+@triton.jit
+def load_rows(lse_ptr, delta_ptr, i_bh, row, q_len):
+    """(log-sum-exp in base 2, delta) of some rows; a row that is outside or has no key gets +inf, so that p = 0."""
+    inside = (row >= 0) & (row < q_len)
+    place = i_bh.to(tl.int64) * q_len + row
+    b_lse = tl.load(lse_ptr + place, mask=inside, other=float("inf")) * 1.4426950408889634
+    b_delta = tl.load(delta_ptr + place, mask=inside, other=0.0)
+    return tl.where(b_lse == float("-inf"), float("inf"), b_lse), b_delta
+
+
+@triton.jit
+def add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+    """One key tile's share of dq, not yet scaled."""
+    b_k = k_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
+    b_p = tl.exp2(b_s * scale - b_lse[:, None])
+    if MASKED:
+        b_p = tl.where(keep, b_p, 0.0)
+    b_v = v_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_dp = tl.dot(b_do, b_v.T, input_precision=PRECISION)
+    b_ds = b_p * (b_dp - b_delta[:, None])
+    return tl.dot(b_ds.to(b_k.dtype), b_k, acc, input_precision=PRECISION)
+
+
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
+def dq_kernel(q_desc, k_desc, v_desc, do_desc, dq_desc, lse_ptr, delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradient of one query tile of one head."""
+    BLOCK_M: tl.constexpr = $dq_block_m
+    BLOCK_N: tl.constexpr = $dq_block_n
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len - 1) // BLOCK_M + 1 - first_row_tile
+    i_bh = tl.program_id(0) // row_tiles
+    i = first_row_tile + row_tiles - 1 - tl.program_id(0) % row_tiles
+    i_b, i_h = i_bh // heads, i_bh % heads
+    i_g = i_h // group
+    first_key_tile = 0
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+
+    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_n = tl.arange(0, BLOCK_N)
+    b_q = q_desc.load([i_b, i_h, i * BLOCK_M - q_start, 0]).reshape(BLOCK_M, D)
+    b_do = do_desc.load([i_b, i_h, i * BLOCK_M - q_start, 0]).reshape(BLOCK_M, D)
+    b_lse, b_delta = load_rows(lse_ptr, delta_ptr, i_bh, o_m - q_start, q_len)
+    acc = tl.zeros([BLOCK_M, D], tl.float32)
+$dq_walk
+    acc *= softmax_scale
+    dq_desc.store([i_b, i_h, i * BLOCK_M - q_start, 0], acc.to(dq_desc.dtype).reshape(1, 1, BLOCK_M, D))
+
+
+@triton.jit
+def add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, lse_ptr, delta_ptr, i_b, i_h, i_bh, start, q_start, q_len, scale, keep, MASKED: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+    """One query tile's share of dk (not yet scaled) and dv; scores stand transposed, keys down, queries across."""
+    row = start - q_start
+    b_q = q_desc.load([i_b, i_h, row, 0]).reshape(BLOCK_M, D)
+    b_lse, b_delta = load_rows(lse_ptr, delta_ptr, i_bh, row + tl.arange(0, BLOCK_M), q_len)
+    b_st = tl.dot(b_k, b_q.T, input_precision=PRECISION)
+    b_pt = tl.exp2(b_st * scale - b_lse[None, :])
+    if MASKED:
+        b_pt = tl.where(keep, b_pt, 0.0)
+    b_do = do_desc.load([i_b, i_h, row, 0]).reshape(BLOCK_M, D)
+    dv = tl.dot(b_pt.to(b_do.dtype), b_do, dv, input_precision=PRECISION)
+    b_dpt = tl.dot(b_v, b_do.T, input_precision=PRECISION)
+    b_dst = b_pt * (b_dpt - b_delta[None, :])
+    dk = tl.dot(b_dst.to(b_q.dtype), b_q, dk, input_precision=PRECISION)
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
+def dkdv_kernel(q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, lse_ptr, delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradients of one key tile of one key head, summed over the query heads that share it."""
+    BLOCK_M: tl.constexpr = $dkdv_block_m
+    BLOCK_N: tl.constexpr = $dkdv_block_n
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+    key_heads = heads // group
+    i_bg = tl.program_id(0) // key_tiles
+    j = tl.program_id(0) % key_tiles
+    i_b, i_g = i_bg // key_heads, i_bg % key_heads
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len - 1) // BLOCK_M + 1
+
+    o_m = tl.arange(0, BLOCK_M)
+    o_n = j * BLOCK_N + tl.arange(0, BLOCK_N)
+    b_k = k_desc.load([i_b, i_g, j * BLOCK_N, 0]).reshape(BLOCK_N, D)
+    b_v = v_desc.load([i_b, i_g, j * BLOCK_N, 0]).reshape(BLOCK_N, D)
+    dk = tl.zeros([BLOCK_N, D], tl.float32)
+    dv = tl.zeros([BLOCK_N, D], tl.float32)
+    for i_h in range(i_g * group, (i_g + 1) * group):
+        i_bh = i_b * heads + i_h
+$dkdv_walk
+    dk *= softmax_scale
+    dk_desc.store([i_b, i_g, j * BLOCK_N, 0], dk.to(dk_desc.dtype).reshape(1, 1, BLOCK_N, D))
+    dv_desc.store([i_b, i_g, j * BLOCK_N, 0], dv.to(dv_desc.dtype).reshape(1, 1, BLOCK_N, D))
+'''
+
+LAUNCH = '''
+LOG2_E = 1.4426950408889634
+
+
+def on_gpu_road(tensor: Tensor) -> bool:
+    """Whether the Triton kernels run: on a CUDA device, or on the CPU under TRITON_INTERPRET=1."""
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def tile_descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
+    """A (batch, heads, length, head_dim) tensor read in tiles of `rows` rows of one head; outside reads give 0."""
+    width = triton.next_power_of_2(tensor.shape[3])
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The tensor itself where tiles can be read from it: rows contiguous, every stride a multiple of 16 bytes."""
+    strides = [stride * tensor.element_size() for stride in tensor.stride()[:3]]
+    aligned = tensor.data_ptr() % 16 == 0 and all(stride % 16 == 0 and stride > 0 for stride in strides)
+    return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def tiles_in(start: int, length: int, size: int) -> int:
+    """How many tiles hold the positions start .. start + length - 1 that are not negative."""
+    return max((start + length - 1) // size + 1 - max(start, 0) // size, 0)
+
+
+def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+    batch, heads, q_len, head_dim = q.shape
+    k_len = k.shape[2]
+    q, k, v = readable(q), readable(k), readable(v)
+    # Rows before position 0 have no key, and no tile.
+    new = torch.zeros if q_start < 0 else torch.empty
+    out = new((batch, heads, q_len, head_dim), dtype=q.dtype, device=q.device)
+    lse = torch.full((batch, heads, q_len), float("-inf"), dtype=torch.float32, device=q.device)
+    grid = (batch * heads * tiles_in(q_start, q_len, $block_m),)
+    if grid[0]:
+        forward_kernel[grid](
+            tile_descriptor(q, $block_m),
+            tile_descriptor(k, $block_n),
+            tile_descriptor(v, $block_n),
+            tile_descriptor(out, $block_m),
+            lse,
+            scale * LOG2_E,
+            q_len,
+            k_len,
+            q_start,
+            heads,
+            heads // k.shape[1],
+            D=triton.next_power_of_2(head_dim),
+            PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+            num_warps=$warps,
+            num_stages=$stages,
+        )
+    return out, lse
+
+
+def launch_backward(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, heads, q_len, head_dim = q.shape
+    key_heads, k_len = k.shape[1], k.shape[2]
+    q, k, v, d_out = readable(q), readable(k), readable(v), d_out.contiguous()
+    dq = (torch.zeros if q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
+    dk = torch.empty(k.shape, dtype=k.dtype, device=k.device)
+    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    delta = torch.empty_like(lse)
+    rows, width = batch * heads * q_len, triton.next_power_of_2(head_dim)
+    if rows:
+        delta_kernel[(triton.cdiv(rows, 64),)](
+            out.contiguous(), d_out, d_lse.contiguous(), delta, rows, D=head_dim, D_PAD=width, BLOCK=64
+        )
+    numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
+    precision = "ieee" if q.dtype == torch.float32 else "tf32"
+    grid = (batch * heads * tiles_in(q_start, q_len, $dq_block_m),)
+    if grid[0]:
+        dq_kernel[grid](
+            tile_descriptor(q, $dq_block_m),
+            tile_descriptor(k, $dq_block_n),
+            tile_descriptor(v, $dq_block_n),
+            tile_descriptor(d_out, $dq_block_m),
+            tile_descriptor(dq, $dq_block_m),
+            lse,
+            delta,
+            *numbers,
+            D=width,
+            PRECISION=precision,
+            num_warps=$dq_warps,
+            num_stages=$dq_stages,
+        )
+    grid = (batch * key_heads * tiles_in(0, k_len, $dkdv_block_n),)
+    if grid[0]:
+        dkdv_kernel[grid](
+            tile_descriptor(q, $dkdv_block_m),
+            tile_descriptor(k, $dkdv_block_n),
+            tile_descriptor(v, $dkdv_block_n),
+            tile_descriptor(d_out, $dkdv_block_m),
+            tile_descriptor(dk, $dkdv_block_n),
+            tile_descriptor(dv, $dkdv_block_n),
+            lse,
+            delta,
+            *numbers,
+            D=width,
+            PRECISION=precision,
+            num_warps=$dkdv_warps,
+            num_stages=$dkdv_stages,
+        )
+    return dq, dk, dv
+'''

@@ -1,0 +1,113 @@
+"""Print predicates as Triton source.
+
+Triton divides towards zero, Python towards minus infinity. Where an operand may be negative the text spells the
+floor out, so that the same source means the same on a GPU, in Triton's interpreter and on torch tensors.
+"""
+
+from __future__ import annotations
+
+from sparsedsl.codegen.geometric import geometric_tail
+from sparsedsl.errors import Unsupported
+from sparsedsl.index import (
+    AllOf,
+    AnyOf,
+    Binary,
+    Chosen,
+    Comparison,
+    Constant,
+    Member,
+    Negation,
+    Position,
+    Predicate,
+    Term,
+    lowered,
+    value_range,
+)
+from sparsedsl.integers import IntegerSet, Segment
+
+# Positions in kernels are int32; a bound beyond them always holds.
+_LARGEST = (1 << 31) - 1
+_POSITIONS = (0, _LARGEST)
+_NUMBERS = IntegerSet.interval(-_LARGEST, _LARGEST + 1)
+
+
+def term_source(term: Term, level: int = 0) -> str:
+    """The term over `q` and `k`, parenthesised only where precedence asks for it."""
+    match term:
+        case Position(name):
+            return name
+        case Constant(value):
+            return str(value)
+        case Binary("//" | "%" as operator, left, right):
+            divisor = term_source(right, 3)
+            if value_range(left, _POSITIONS, _POSITIONS)[0] >= 0:
+                return _wrapped(f"{term_source(left, 2)} {operator} {divisor}", 2, level)
+            remainder = f"({term_source(left, 2)} % {divisor} + {divisor}) % {divisor}"
+            if operator == "%":
+                return _wrapped(remainder, 2, level)
+            return _wrapped(f"({term_source(left, 1)} - {remainder}) // {divisor}", 2, level)
+        case Binary(operator, left, right):
+            own = 2 if operator == "*" else 1
+            text = f"{term_source(left, own)} {operator} {term_source(right, own + 1)}"
+            return _wrapped(text, own, level)
+
+
+def _wrapped(text: str, own: int, level: int) -> str:
+    return f"({text})" if own < level else text
+
+
+def predicate_source(predicate: Predicate) -> str:
+    """The predicate as an elementwise boolean expression over integer tensors `q` and `k`."""
+    return _source(predicate)[1:-1]
+
+
+def _source(predicate: Predicate) -> str:
+    """The predicate in one pair of parentheses."""
+    match predicate:
+        case Member(term, members):
+            return _either([_segment_source(term, segment) for segment in (members & _NUMBERS).segments], term, members)
+        case Comparison():
+            return _source(lowered(predicate))
+        case AllOf(parts):
+            return f"({' & '.join(map(_source, parts) if parts else ['q == q'])})"
+        case AnyOf(parts):
+            return f"({' | '.join(map(_source, parts) if parts else ['q != q'])})"
+        case Negation(part):
+            return f"(~{_source(part)})"
+        case Chosen():
+            raise Unsupported("a random choice cannot be decided inside a tile")
+
+
+def _either(pieces: list[str], term: Term, members: IntegerSet) -> str:
+    segments = (members & _NUMBERS).segments
+    tail = geometric_tail(segments)
+    if tail is not None and (tail.base, tail.offset, tail.width) == (2, 0, 1) and tail.scale.bit_count() == 1:
+        value = term_source(term, 2)
+        value = value if value.isidentifier() or value.startswith("(") else f"({value})"
+        power = f"(({value} >= {tail.scale}) & (({value} & ({value} - 1)) == 0))"
+        pieces = [*pieces[: tail.start], power]
+    if not pieces:
+        return "(q != q)"
+    return pieces[0] if len(pieces) == 1 else f"({' | '.join(pieces)})"
+
+
+def _segment_source(term: Term, segment: Segment) -> str:
+    lo, hi, period, word = segment
+    text = term_source(term, 1)
+    if hi - lo == 1:
+        return f"({text} == {lo})"
+    conditions = []
+    if lo > -_LARGEST:
+        conditions.append(f"({text} >= {lo})")
+    if hi <= _LARGEST:
+        conditions.append(f"({text} < {hi})")
+    if period > 1:
+        residues = [residue for residue in range(period) if word >> residue & 1]
+        # Divisibility reads the same under either rounding; another residue needs the floor.
+        divisible = f"{term_source(term, 2)} % {period}"
+        remainder = divisible if residues == [0] else term_source(Binary("%", term, Constant(period)))
+        equal = [f"({remainder} == {residue})" for residue in residues]
+        conditions.append(equal[0] if len(equal) == 1 else f"({' | '.join(equal)})")
+    if not conditions:
+        return "(q == q)"
+    return conditions[0] if len(conditions) == 1 else f"({' & '.join(conditions)})"

@@ -1,0 +1,41 @@
+"""Tile sizes and pipelining of the three kernels, by head dimension and element size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """One kernel's tile (queries x keys), its warps and its pipeline stages."""
+
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The tiles of an emitted module, and the inputs it is meant for: head dims up to `head_dim`, `bytes` an element."""
+
+    name: str
+    head_dim: int
+    bytes: int
+    forward: Tiles
+    dq: Tiles
+    dkdv: Tiles
+
+
+# Sizes that fit the 227 KB of shared memory of a Hopper multiprocessor.
+TILINGS = (
+    Tiling("half128", 128, 2, Tiles(128, 64, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2)),
+    Tiling("half256", 256, 2, Tiles(128, 64, 8, 2), Tiles(64, 64, 8, 2), Tiles(64, 64, 8, 2)),
+    Tiling("single256", 256, 4, Tiles(64, 32, 4, 2), Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
+)
+
+
+def tiling_for(head_dim: int, element_size: int) -> Tiling | None:
+    """The smallest tiling that takes this head dimension and element size; None where none does."""
+    fitting = [tiling for tiling in TILINGS if tiling.bytes == element_size and tiling.head_dim >= head_dim]
+    return min(fitting, key=lambda tiling: tiling.head_dim, default=None)

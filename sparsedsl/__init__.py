@@ -1,0 +1,86 @@
+"""Declare a sparse attention pattern once; check what a stack of it sees, and compile it to Triton kernels.
+
+>>> import sparsedsl as sd
+>>> pattern = (sd.sliding(5) | sd.power() | sd.sink(1)).blocks(256) & sd.causal()
+>>> sd.parse(str(pattern)) == pattern
+True
+
+Importing this package loads neither torch nor triton: `check` and `compile` are imported on first use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# A checkout works from its root without an install: the sister folders are found beside this one.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
+    __path__.append(str(_root))
+
+from sparsedsl.errors import SparseDSLError  # noqa: E402  (the path above must be known first)
+from sparsedsl.constructors import (  # noqa: E402
+    causal,
+    chunked,
+    cycle,
+    dilated,
+    empty,
+    full,
+    offsets,
+    per_head,
+    power,
+    random_blocks,
+    sink,
+    sliding,
+    strided,
+)
+from sparsedsl.layers import PerHead, Stack  # noqa: E402
+from sparsedsl.pattern import Pattern  # noqa: E402
+from sparsedsl.text import parse  # noqa: E402
+from sparsedsl.arithmetic import where  # noqa: E402
+
+if TYPE_CHECKING:
+    from sparsedsl.codegen.build import compile
+    from sparsedsl.proofs.verdict import check
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Pattern",
+    "PerHead",
+    "SparseDSLError",
+    "Stack",
+    "causal",
+    "check",
+    "chunked",
+    "compile",
+    "cycle",
+    "dilated",
+    "empty",
+    "full",
+    "offsets",
+    "parse",
+    "per_head",
+    "power",
+    "random_blocks",
+    "sink",
+    "sliding",
+    "strided",
+    "where",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "check":
+        from sparsedsl.proofs.verdict import check
+
+        return check
+    if name == "compile":
+        from sparsedsl.codegen.build import compile
+
+        return compile
+    raise AttributeError(f"module 'sparsedsl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,144 @@
+"""The constructor functions: the words a pattern is declared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sparsedsl.errors import EmptyWindow, WrongType
+from sparsedsl.integers import LAST_POSITION
+from sparsedsl.layers import Layer, PerHead, Stack, _layers, _not_a_pattern
+from sparsedsl.pattern import (
+    Causal,
+    Chunked,
+    Dilated,
+    Empty,
+    Full,
+    Offsets,
+    Pattern,
+    Power,
+    RandomBlocks,
+    Sink,
+    Sliding,
+    Strided,
+    whole,
+)
+
+
+def sliding(window: int, *, ahead: int = 0) -> Pattern:
+    """{(q, k) : -ahead <= q - k < window}: `window` keys, the query's own included, and `ahead` keys to the right.
+
+    >>> sliding(2).dense(3).astype(int).tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    """
+    if isinstance(window, int) and window == 0:
+        raise EmptyWindow(
+            "the window holds no key",
+            where="sliding(window=0)",
+            got="window = 0",
+            expected="window >= 1, because a window counts the query's own key",
+            hint="sliding(1) for the diagonal, or drop the term",
+        )
+    return Sliding(whole("sliding", "window", window, least=1), whole("sliding", "ahead", ahead, least=0))
+
+
+def dilated(window: int, dilation: int) -> Pattern:
+    """{(q, k) : q - k in {0, d, 2d, ..., (window - 1) d}}: `window` keys, `dilation` apart.
+
+    >>> dilated(2, dilation=2).dense(4)[3].astype(int).tolist()
+    [0, 1, 0, 1]
+    """
+    return Dilated(
+        whole("dilated", "window", window, least=1), whole("dilated", "dilation", dilation, least=1)
+    )
+
+
+def power(*, base: int = 2) -> Pattern:
+    """{(q, k) : q - k in {0} ∪ {base**t : t >= 0}}.
+
+    >>> power().dense(6)[5].astype(int).tolist()
+    [0, 1, 0, 1, 1, 1]
+    """
+    return Power(whole("power", "base", base, least=2))
+
+
+def sink(count: int) -> Pattern:
+    """{(q, k) : k < count}: the first `count` keys, for every query. Add `& causal()` to look back only."""
+    return Sink(whole("sink", "count", count, least=1))
+
+
+def strided(stride: int) -> Pattern:
+    """{(q, k) : stride divides q - k}. Add `& causal()` to look back only."""
+    return Strided(whole("strided", "stride", stride, least=1))
+
+
+def chunked(size: int) -> Pattern:
+    """{(q, k) : q // size = k // size}: the query's own chunk. Add `& causal()` to look back only."""
+    return Chunked(whole("chunked", "size", size, least=1))
+
+
+def offsets(distances: Iterable[int]) -> Pattern:
+    """{(q, k) : q - k in distances}; a negative distance looks ahead.
+
+    >>> str(offsets({5, 1, 0}))
+    'offsets({0, 1, 5})'
+    """
+    if not isinstance(distances, Iterable) or isinstance(distances, str):
+        raise WrongType(
+            "offsets takes a set of distances",
+            where=f"offsets({distances!r})",
+            got=f"{distances!r} of type {type(distances).__name__}",
+            expected="whole numbers, the distances q - k",
+            hint="offsets({0, 1, 2, 4})",
+        )
+    checked = {whole("offsets", "distance", each, least=-LAST_POSITION) for each in distances}
+    if not checked:
+        raise EmptyWindow(
+            "the set of distances is empty",
+            where="offsets({})",
+            got="no distance",
+            expected="one distance or more",
+            hint="empty() for the pattern without pairs",
+        )
+    return Offsets(tuple(sorted(checked)))
+
+
+def causal() -> Pattern:
+    """{(q, k) : k <= q}."""
+    return Causal()
+
+
+def full() -> Pattern:
+    """Every pair (q, k)."""
+    return Full()
+
+
+def empty() -> Pattern:
+    """No pair."""
+    return Empty()
+
+
+def random_blocks(block: int, count: int, *, seed: int = 0) -> Pattern:
+    """{(q, k) : k // block in C(q // block)}, C(b) being `count` blocks drawn from 0..b by `seed`.
+
+    All blocks 0..b where there are no more than `count`. The draw depends on (seed, b) only: it is the same for
+    every length, machine and version. The last block drawn may be the query's own: add `& causal()`.
+    """
+    return RandomBlocks(
+        whole("random_blocks", "block", block, least=1),
+        whole("random_blocks", "count", count, least=1),
+        whole("random_blocks", "seed", seed, least=0),
+    )
+
+
+def per_head(patterns: Sequence[Pattern]) -> PerHead:
+    """One pattern for each query head of a layer."""
+    listed = _layers("per_head", patterns)
+    for each in listed:
+        if not isinstance(each, Pattern):
+            raise _not_a_pattern("per_head", each)
+    return PerHead(tuple(each for each in listed if isinstance(each, Pattern)))
+
+
+def cycle(patterns: Sequence[Layer], *, layers: int) -> Stack:
+    """`layers` layers that repeat these patterns in turn, the first layer having the first pattern."""
+    return Stack(_layers("cycle", patterns), whole("cycle", "layers", layers, least=1))

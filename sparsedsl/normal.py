@@ -1,0 +1,516 @@
+"""The normal form: a pattern as a grid of a few rectangles, inside each of which it is periodic.
+
+Positions are counted in units (tokens, or blocks when every term of the pattern is lifted to blocks). A finite
+number of breaks on the query axis and on the key axis cut the plane into rectangles: sinks and global tokens make
+breaks, nothing else does. In a rectangle the pattern repeats with a period P along the diagonal, so one set of
+distances for each residue of the query says everything. Nothing here depends on a length.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from math import gcd, lcm
+from typing import TYPE_CHECKING
+
+from sparsedsl.errors import NoNormalForm
+from sparsedsl.index import (
+    AllOf,
+    AnyOf,
+    Binary,
+    Chosen,
+    Comparison,
+    Constant,
+    K,
+    Member,
+    Negation,
+    Position,
+    Predicate,
+    Q,
+    Term,
+    all_of,
+    any_of,
+    evaluate,
+    lowered,
+    negation,
+    predicate_text,
+)
+from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, LAST_POSITION, IntegerSet, WordTooLong
+from sparsedsl.pattern import Pattern
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LONGEST_PERIOD = 1 << 16
+# A condition on residues alone, such as q * k % 7 == 3, is tabulated up to this period.
+LONGEST_TABLE = 1 << 10
+
+_BACK = IntegerSet.interval(0, INFINITY)
+_AHEAD = ~_BACK
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """One rectangle's content: rows[r] = {Q - K : (Q, K) in it} for the queries Q with Q mod period = r."""
+
+    rows: tuple[IntegerSet, ...]
+
+    @property
+    def period(self) -> int:
+        """The number of different rows."""
+        return len(self.rows)
+
+    def row(self, query: int) -> IntegerSet:
+        """The distances of a query."""
+        return self.rows[query % len(self.rows)]
+
+    def reduced(self) -> Periodic:
+        """The same content with the least period."""
+        period = len(self.rows)
+        for shorter in range(1, period):
+            if period % shorter == 0 and all(self.rows[r] == self.rows[r % shorter] for r in range(period)):
+                return Periodic(self.rows[:shorter])
+        return self
+
+    def combined(self, other: Periodic, join: Callable[[IntegerSet, IntegerSet], IntegerSet]) -> Periodic:
+        """Row by row, at the common period."""
+        period = lcm(self.period, other.period)
+        if period > LONGEST_PERIOD:
+            raise WordTooLong(period)
+        return Periodic(tuple(join(self.row(r), other.row(r)) for r in range(period))).reduced()
+
+
+NOTHING = Periodic((EMPTY,))
+ALL = Periodic((EVERYTHING,))
+BACK = Periodic((_BACK,))
+
+
+@dataclass(frozen=True, slots=True)
+class NormalForm:
+    """A pattern as rectangles of periodic content.
+
+    Set
+        (q, k) is in it iff, with Q = q // unit in query piece a and K = k // unit in key piece b,
+        Q - K is in cells[a][b].rows[Q mod period], and k <= q where `cut` is set.
+    Units
+        Breaks and distances count units; `cut` only matters in the diagonal unit, and is False when unit = 1.
+    Cost
+        O(periods · segments), whatever the length.
+    """
+
+    unit: int
+    cut: bool
+    q_breaks: tuple[int, ...]
+    k_breaks: tuple[int, ...]
+    cells: tuple[tuple[Periodic, ...], ...]
+
+    @property
+    def period(self) -> int:
+        """The common period of all rectangles, in units."""
+        return lcm(*(cell.period for row in self.cells for cell in row))
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether some query reads a key to its right."""
+        return not self.cut and any(
+            bool(row & _AHEAD & _distances_between(q_piece, k_piece))
+            for (q_piece, k_piece), cell in self.pieces()
+            for row in cell.rows
+        )
+
+    def pieces(self) -> Iterator[tuple[tuple[tuple[int, int], tuple[int, int]], Periodic]]:
+        """Every rectangle as ((q from, q to), (k from, k to)) in units, with its content."""
+        q_ends, k_ends = (*self.q_breaks, INFINITY), (*self.k_breaks, INFINITY)
+        for q_piece, row in zip(pairwise(q_ends), self.cells, strict=True):
+            for k_piece, cell in zip(pairwise(k_ends), row, strict=True):
+                yield (q_piece, k_piece), cell
+
+    def cell_at(self, query: int, key: int) -> Periodic:
+        """The content at a pair of unit positions."""
+        return self.cells[bisect_right(self.q_breaks, query) - 1][bisect_right(self.k_breaks, key) - 1]
+
+    def dense(self, q_len: int, k_len: int, *, q_start: int | None = None) -> NDArray[np.bool_]:
+        """The pattern as a boolean matrix, read off this form; the counterpart of `Pattern.dense`."""
+        import numpy as np
+
+        start = k_len - q_len if q_start is None else q_start
+        matrix = np.zeros((q_len, k_len), dtype=np.bool_)
+        k = np.arange(k_len, dtype=np.int64)
+        for i in range(max(0, -start), q_len):
+            query = (start + i) // self.unit
+            piece = bisect_right(self.q_breaks, query) - 1
+            for (lo, hi), cell in zip(pairwise((*self.k_breaks, INFINITY)), self.cells[piece], strict=True):
+                inside = (k // self.unit >= lo) & (k // self.unit < hi)
+                matrix[i] |= inside & cell.row(query).contains(query - k // self.unit)
+            if self.cut:
+                matrix[i] &= k <= start + i
+        return matrix
+
+    def refined(self, unit: int) -> NormalForm:
+        """The same pattern in smaller units; `unit` divides the present one."""
+        if unit == self.unit:
+            return self
+        factor = self.unit // unit
+        cells = tuple(tuple(_refined(cell, factor, cut=self.cut) for cell in row) for row in self.cells)
+        return NormalForm(
+            unit,
+            self.cut and unit > 1,
+            tuple(each * factor for each in self.q_breaks),
+            tuple(each * factor for each in self.k_breaks),
+            cells,
+        )
+
+    def verify(self) -> None:
+        """Raise AssertionError unless the form is well made."""
+        assert self.unit >= 1
+        assert not (self.cut and self.unit == 1)
+        for breaks in (self.q_breaks, self.k_breaks):
+            assert breaks[0] == 0
+            assert all(left < right for left, right in pairwise(breaks))
+        assert len(self.cells) == len(self.q_breaks)
+        assert all(len(row) == len(self.k_breaks) for row in self.cells)
+
+
+def _distances_between(q_piece: tuple[int, int], k_piece: tuple[int, int]) -> IntegerSet:
+    lowest = -INFINITY if k_piece[1] == INFINITY else q_piece[0] - k_piece[1] + 1
+    highest = INFINITY if q_piece[1] == INFINITY else q_piece[1] - k_piece[0]
+    return IntegerSet.interval(lowest, highest)
+
+
+def _refined(cell: Periodic, factor: int, *, cut: bool) -> Periodic:
+    if cell.period * factor > LONGEST_PERIOD:
+        raise WordTooLong(cell.period * factor)
+    spread = [_spread(row, factor) for row in cell.rows]
+    rows = [base.shift(r) for base in spread for r in range(factor)]
+    return Periodic(tuple(row & _BACK for row in rows) if cut else tuple(rows)).reduced()
+
+
+def _spread(distances: IntegerSet, factor: int) -> IntegerSet:
+    """{e : ceil(e / factor) in distances}; e = (distance in small units) - (place of the query in its unit)."""
+    return distances.negate().lift(factor).negate()
+
+
+@cache
+def normalise(pattern: Pattern) -> NormalForm:
+    """The normal form of a pattern.
+
+    Cost
+        O(periods · segments · operators) time and memory; no length enters.
+    Raises
+        NoNormalForm: the pattern is not periodic (seeded choices, or arithmetic that never repeats).
+    Example
+        >>> from sparsedsl import causal, power, sink, sliding
+        >>> form = normalise((sliding(2) | power() | sink(1)).blocks(256) & causal())
+        >>> form.unit, form.cut, form.k_breaks, form.period
+        (256, True, (0, 1), 1)
+
+    """
+    return normalise_predicate(pattern.predicate(), where=str(pattern))
+
+
+def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
+    """The normal form of a predicate; see `normalise`."""
+    predicate = _negations_inside(lowered(predicate))
+    unit = gcd(*(_unit_of(atom) for atom in _atoms(predicate))) or 1
+    try:
+        try:
+            return _tidy(_build(predicate, unit))
+        except _CutMisfit:
+            return _tidy(_build(predicate, 1))
+    except _NotPeriodic as reason:
+        raise NoNormalForm(
+            "the pattern is not periodic",
+            where=where,
+            got=str(reason),
+            expected="conditions on q - k, on residues of q and k, or on absolute positions",
+        ) from None
+    except WordTooLong as reason:
+        raise NoNormalForm(
+            "the pattern's period is too long",
+            where=where,
+            got=f"a period of {reason}",
+            expected=f"at most {LONGEST_PERIOD}",
+            hint="dilations, strides and chunks that divide each other",
+        ) from None
+
+
+class _CutMisfit(Exception):
+    """The causal cut can't be kept beside the blocks; the pattern must be told in tokens."""
+
+
+class _NotPeriodic(Exception):
+    """An atom that no normal form holds; the text names it."""
+
+
+def _negations_inside(predicate: Predicate) -> Predicate:
+    """~(a & b) -> ~a | ~b, down to the atoms, so that every negation sits in the set of a membership."""
+    match predicate:
+        case AllOf(parts):
+            return all_of(*(_negations_inside(part) for part in parts))
+        case AnyOf(parts):
+            return any_of(*(_negations_inside(part) for part in parts))
+        case Negation(AllOf(parts)):
+            return any_of(*(_negations_inside(negation(part)) for part in parts))
+        case Negation(AnyOf(parts)):
+            return all_of(*(_negations_inside(negation(part)) for part in parts))
+    return predicate
+
+
+def _atoms(predicate: Predicate) -> Iterator[Predicate]:
+    match predicate:
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from _atoms(part)
+        case _:
+            yield predicate
+
+
+def _unit_of(atom: Predicate) -> int:
+    """The largest block size that the atom can be told in; 0 where any size does."""
+    if not isinstance(atom, Member):
+        return 1
+    if atom == Member(Binary("-", Q, K), _BACK):
+        return 0
+    if isinstance(atom.term, Position) and all(segment.period == 1 for segment in atom.members.segments):
+        ends = [end for lo, hi, _, _ in atom.members.segments for end in (lo, hi) if abs(end) != INFINITY]
+        return gcd(*ends)
+    return _block_of(atom.term)
+
+
+def _block_of(term: Term) -> int:
+    """The greatest common divisor of the block sizes that positions are divided by."""
+    match term:
+        case Position():
+            return 1
+        case Constant():
+            return 0
+        case Binary("//", Position(), Constant(size)):
+            return size
+        case Binary(_, left, right):
+            return gcd(_block_of(left), _block_of(right))
+
+
+def _in_units(term: Term, unit: int) -> Term:
+    """q // (unit · c) -> Q // c, Q being the query's unit."""
+    match term:
+        case Binary("//", Position() as position, Constant(size)) if size % unit == 0:
+            return position if size == unit else Binary("//", position, Constant(size // unit))
+        case Binary(operator, left, right):
+            return Binary(operator, _in_units(left, unit), _in_units(right, unit))
+    return term
+
+
+# --- the pieces: one membership, then conjunction and disjunction
+
+
+def _build(predicate: Predicate, unit: int) -> NormalForm:
+    match predicate:
+        case AllOf(parts):
+            result = _single(ALL, unit)
+            for part in parts:
+                result = _both(result, _build(part, unit))
+            return result
+        case AnyOf(parts):
+            result = _single(NOTHING, unit)
+            for part in parts:
+                result = _either(result, _build(part, unit))
+            return result
+        case Member(term, members):
+            if predicate == Member(Binary("-", Q, K), _BACK):
+                return replace(_single(BACK, unit), cut=unit > 1)
+            if unit > 1 and isinstance(term, Position):
+                return _axis(term, members.sample(unit), unit)
+            return _member(_in_units(term, unit), members, unit)
+        case Chosen():
+            raise _NotPeriodic("a seeded random choice")
+        case Comparison() | Negation():
+            raise _NotPeriodic(predicate_text(predicate))
+
+
+def _single(cell: Periodic, unit: int) -> NormalForm:
+    return NormalForm(unit, False, (0,), (0,), ((cell,),))
+
+
+def _both(left: NormalForm, right: NormalForm) -> NormalForm:
+    return replace(_overlaid(left, right, IntegerSet.__and__), cut=left.cut or right.cut)
+
+
+def _either(left: NormalForm, right: NormalForm) -> NormalForm:
+    for one, other in ((left, right), (right, left)):
+        if one.cut and not other.cut and not _strictly_back(other):
+            raise _CutMisfit
+    return replace(_overlaid(left, right, IntegerSet.__or__), cut=left.cut or right.cut)
+
+
+def _strictly_back(form: NormalForm) -> bool:
+    """Whether every pair lies in an earlier unit, so that the causal cut changes nothing."""
+    ahead_or_same = IntegerSet.interval(-INFINITY, 1)
+    return not any(row & ahead_or_same for _, cell in form.pieces() for row in cell.rows)
+
+
+def _overlaid(
+    left: NormalForm, right: NormalForm, join: Callable[[IntegerSet, IntegerSet], IntegerSet]
+) -> NormalForm:
+    q_breaks = tuple(sorted({*left.q_breaks, *right.q_breaks}))
+    k_breaks = tuple(sorted({*left.k_breaks, *right.k_breaks}))
+    cells = tuple(
+        tuple(left.cell_at(q, k).combined(right.cell_at(q, k), join) for k in k_breaks) for q in q_breaks
+    )
+    return _tidy(NormalForm(left.unit, False, q_breaks, k_breaks, cells))
+
+
+def _tidy(form: NormalForm) -> NormalForm:
+    """Drop breaks with equal content on both sides."""
+    rows = [0] + [a for a in range(1, len(form.q_breaks)) if form.cells[a] != form.cells[a - 1]]
+    columns = [0] + [
+        b for b in range(1, len(form.k_breaks)) if any(row[b] != row[b - 1] for row in form.cells)
+    ]
+    return replace(
+        form,
+        q_breaks=tuple(form.q_breaks[a] for a in rows),
+        k_breaks=tuple(form.k_breaks[b] for b in columns),
+        cells=tuple(tuple(form.cells[a][b] for b in columns) for a in rows),
+    )
+
+
+def _member(term: Term, members: IntegerSet, unit: int) -> NormalForm:
+    """The normal form of {term ∈ members}, by pulling the set back through the term to q - k, q or k."""
+    weights, constant = _linear(term)
+    members = members.shift(-constant)
+    if not weights:
+        return _single(ALL if 0 in members else NOTHING, unit)
+    if len(weights) == 1:
+        ((atom, weight),) = weights.items()
+        members = _divided(members, weight)
+        match atom:
+            case Position():
+                return _axis(atom, members, unit)
+            case Binary("//", inner, Constant(divisor)):
+                return _member(inner, members.lift(divisor), unit)
+            case Binary("%", inner, Constant(divisor)):
+                try:
+                    return _member(inner, members.modulo_preimage(divisor), unit)
+                except _NotPeriodic:
+                    return _tabulated(atom, members, unit)
+    query, key = _same_size(weights)
+    if query is not None and key is not None and weights[query] == -weights[key]:
+        size = query.right.value if isinstance(query, Binary) and isinstance(query.right, Constant) else 1
+        distances = _spread(_divided(members, weights[query]), size)
+        if size > LONGEST_PERIOD:
+            raise WordTooLong(size)
+        return _single(Periodic(tuple(distances.shift(r) for r in range(size))).reduced(), unit)
+    return _tabulated(term, members.shift(constant), unit)
+
+
+def _divided(members: IntegerSet, weight: int) -> IntegerSet:
+    """{x : weight · x in members}."""
+    return members.sample(weight) if weight > 0 else members.negate().sample(-weight)
+
+
+def _linear(term: Term) -> tuple[dict[Term, int], int]:
+    """The term as a sum of weighted atoms and a constant; (q // a) // b -> q // (a b) on the way."""
+    match term:
+        case Constant(value):
+            return {}, value
+        case Binary("+" | "-" as sign, left, right):
+            weights, constant = _linear(left)
+            more, extra = _linear(right)
+            factor = 1 if sign == "+" else -1
+            for atom, weight in more.items():
+                weights[atom] = weights.get(atom, 0) + factor * weight
+            return {atom: weight for atom, weight in weights.items() if weight}, constant + factor * extra
+        case Binary("*", left, right):
+            for one, other in ((left, right), (right, left)):
+                weights, constant = _linear(one)
+                if not weights:
+                    atoms, extra = _linear(other)
+                    scaled = {atom: weight * constant for atom, weight in atoms.items() if weight * constant}
+                    return scaled, constant * extra
+        case Binary("//", Binary("//", inner, Constant(first)), Constant(second)):
+            return _linear(Binary("//", inner, Constant(first * second)))
+    return {term: 1}, 0
+
+
+def _same_size(weights: dict[Term, int]) -> tuple[Term | None, Term | None]:
+    """The two atoms q // s and k // s (or q and k), if these are all there is."""
+    if len(weights) != 2:
+        return None, None
+    one, other = weights
+    for query, key in ((one, other), (other, one)):
+        if (query, key) == (Q, K):
+            return query, key
+        match query, key:
+            case Binary("//", Position("q"), Constant(a)), Binary("//", Position("k"), Constant(b)) if a == b:
+                return query, key
+    return None, None
+
+
+def _axis(position: Position, members: IntegerSet, unit: int) -> NormalForm:
+    """{Q ∈ members} or {K ∈ members}: pieces between the ends of the segments, residues inside."""
+    members = members & IntegerSet.interval(0, INFINITY)
+    ends = {end for lo, hi, _, _ in members.segments for end in (lo, hi) if end < LAST_POSITION}
+    breaks = tuple(sorted({0, *ends}))
+    contents = []
+    for start in breaks:
+        period, word = next(
+            ((s.period, s.word) for s in members.segments if s.lo <= start < s.hi), (1, 0)
+        )
+        residues = IntegerSet.periodic(period, word)
+        if position == Q:
+            rows = tuple(EVERYTHING if r in residues else EMPTY for r in range(period))
+        else:
+            rows = tuple(residues.negate().shift(r) for r in range(period))
+        contents.append(Periodic(rows))
+    if position == Q:
+        return NormalForm(unit, False, breaks, (0,), tuple((cell,) for cell in contents))
+    return NormalForm(unit, False, (0,), breaks, (tuple(contents),))
+
+
+def _tabulated(term: Term, members: IntegerSet, unit: int) -> NormalForm:
+    """{term ∈ members} for a term that depends on the residues of q and k only, by trying them all."""
+    import numpy as np
+
+    period = value_period(term)
+    if period is None or period > LONGEST_TABLE:
+        raise _NotPeriodic(f"{term}, which neither repeats nor is a distance")
+    q = np.arange(period, dtype=np.int64)[:, None]
+    k = np.arange(period, dtype=np.int64)[None, :]
+    table = members.contains(np.broadcast_to(evaluate(term, q, k), (period, period)))
+    rows = tuple(
+        IntegerSet.residues(period, [r - int(key) for key in np.flatnonzero(table[r])]) for r in range(period)
+    )
+    return _single(Periodic(rows).reduced(), unit)
+
+
+def value_period(term: Term) -> int | None:
+    """A p such that the term is unchanged by q + p and by k + p; None where there is none."""
+    match term:
+        case Constant():
+            return 1
+        case Position():
+            return None
+        case Binary("%", inner, Constant(divisor)):
+            return _modular_period(inner, divisor)
+        case Binary(_, left, right):
+            a, b = value_period(left), value_period(right)
+            return lcm(a, b) if a is not None and b is not None else None
+
+
+def _modular_period(term: Term, modulus: int) -> int | None:
+    """A p such that the term's residue by the modulus is unchanged by q + p and by k + p."""
+    match term:
+        case Constant():
+            return 1
+        case Position():
+            return modulus
+        case Binary("//", inner, Constant(divisor)):
+            return _modular_period(inner, divisor * modulus)
+        case Binary("+" | "-" | "*", left, right):
+            a, b = _modular_period(left, modulus), _modular_period(right, modulus)
+            return lcm(a, b) if a is not None and b is not None else None
+        case _:
+            return value_period(term)

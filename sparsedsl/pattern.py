@@ -1,0 +1,391 @@
+"""The algebra of patterns: values that denote sets of pairs (q, k) of token positions.
+
+A pattern has no length. Operators build trees and never evaluate; `dense` is the meaning. Values are frozen,
+hashable and comparable; `str` is the text that `parse` reads and `repr` is Python source that rebuilds the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import TYPE_CHECKING, NoReturn
+
+from sparsedsl.errors import EmptyWindow, HeadMismatch, NotABoolean, OutOfRange, WrongType, WrongValue
+from sparsedsl.index import (
+    DISTANCE,
+    FALSE,
+    K,
+    Q,
+    TRUE,
+    Chosen,
+    Constant,
+    Member,
+    Predicate,
+    all_of,
+    any_of,
+    binary,
+    holds,
+    lowered,
+    negation,
+    predicate_text,
+    substituted,
+)
+from sparsedsl.integers import INFINITY, LAST_POSITION, IntegerSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Pattern:
+    """A set of pairs (q, k), q, k >= 0. Combine with `|`, `&`, `-`, `~`; lift to blocks with `.blocks(size)`."""
+
+    __slots__ = ()
+
+    def predicate(self) -> Predicate:
+        """The pattern as a predicate over q and k, made of memberships (and seeded choices)."""
+        raise NotImplementedError
+
+    def dense(self, q_len: int, k_len: int | None = None, *, q_start: int | None = None) -> NDArray[np.bool_]:
+        """The pattern as a boolean matrix: this is what it means.
+
+        Shapes
+            (q_len, k_len), True where the query may read the key; k_len defaults to q_len. Query row i stands at
+            position q_start + i; by default the last query sits on the last key, q_start = k_len - q_len.
+            A row at a negative position has no key.
+        Cost
+            O(q_len · k_len) time and memory: for tests and small examples.
+        Example
+            >>> sliding(2).dense(2, 3).astype(int).tolist()
+            [[1, 1, 0], [0, 1, 1]]
+
+        """
+        import numpy as np
+
+        k_len = q_len if k_len is None else k_len
+        check_length("q_len", q_len)
+        check_length("k_len", k_len)
+        q_start = k_len - q_len if q_start is None else q_start
+        q = np.arange(q_start, q_start + q_len, dtype=np.int64)[:, None]
+        k = np.arange(k_len, dtype=np.int64)[None, :]
+        return holds(self.predicate(), q, k) & (q >= 0)
+
+    def blocks(self, size: int) -> Pattern:
+        """{(q, k) : (q // size, k // size) in this pattern}."""
+        return Blocks(self, whole("blocks", "size", size, least=1))
+
+    def _text(self, level: int, *, source: bool) -> str:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self._text(0, source=False)
+
+    def __repr__(self) -> str:
+        return self._text(0, source=True)
+
+    def __or__(self, other: Pattern) -> Pattern:
+        return _joined(Union, self, other)
+
+    def __and__(self, other: Pattern) -> Pattern:
+        return _joined(Intersection, self, other)
+
+    def __sub__(self, other: Pattern) -> Pattern:
+        return Difference(self, other) if isinstance(other, Pattern) else NotImplemented
+
+    def __invert__(self) -> Pattern:
+        return Complement(self)
+
+    def __bool__(self) -> NoReturn:
+        raise NotABoolean(
+            "a pattern is a set of pairs and is neither true nor false",
+            where=str(self),
+            expected="the set operators |, &, - and ~ between patterns",
+            hint="| for `or`, & for `and`, ~ for `not`",
+        )
+
+
+def _joined(node: type[Union] | type[Intersection], left: Pattern, right: Pattern) -> Pattern:
+    if not isinstance(right, Pattern):
+        return NotImplemented
+    left_parts = left.parts if isinstance(left, node) else (left,)
+    right_parts = right.parts if isinstance(right, node) else (right,)
+    return node(left_parts + right_parts)
+
+
+def whole(call: str, name: str, value: int, *, least: int) -> int:
+    """The value as an int, if it is a whole number in [least, LAST_POSITION]."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = index(value)
+    except TypeError:
+        raise WrongType(
+            f"{name} must be a whole number",
+            where=f"{call}({name}={value!r})",
+            got=f"{name} = {value!r} of type {type(value).__name__}",
+            expected=f"{name} an int >= {least}",
+        ) from None
+    if not least <= number <= LAST_POSITION:
+        raise WrongValue(
+            f"{name} is out of range",
+            where=f"{call}({name}={number})",
+            got=f"{name} = {number}",
+            expected=f"{least} <= {name} <= 2**40",
+        )
+    return number
+
+
+def check_length(name: str, value: int) -> None:
+    """Raise unless the value can be a number of tokens."""
+    whole("dense", name, value, least=0)
+
+
+# --- leaves
+
+
+class Leaf(Pattern):
+    """A pattern made by one constructor call; subclasses name the call and its arguments."""
+
+    __slots__ = ()
+
+    def _call(self, *, source: bool) -> str:
+        raise NotImplementedError
+
+    def _text(self, level: int, *, source: bool) -> str:
+        return self._call(source=source)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sliding(Leaf):
+    """{-ahead <= q - k < window}."""
+
+    window: int
+    ahead: int = 0
+
+    def predicate(self) -> Predicate:
+        return Member(DISTANCE, IntegerSet.interval(-self.ahead, self.window))
+
+    def _call(self, *, source: bool) -> str:
+        return f"sliding({self.window}, ahead={self.ahead})" if self.ahead else f"sliding({self.window})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Dilated(Leaf):
+    """{q - k in {0, d, ..., (window - 1) d}}."""
+
+    window: int
+    dilation: int
+
+    def predicate(self) -> Predicate:
+        return Member(DISTANCE, IntegerSet.interval(0, self.window).scale(self.dilation))
+
+    def _call(self, *, source: bool) -> str:
+        return f"dilated(window={self.window}, dilation={self.dilation})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Power(Leaf):
+    """{q - k in {0} or a power of base}."""
+
+    base: int = 2
+
+    def predicate(self) -> Predicate:
+        return Member(DISTANCE, IntegerSet.powers(self.base) | IntegerSet.of([0]))
+
+    def _call(self, *, source: bool) -> str:
+        return "power()" if self.base == 2 else f"power(base={self.base})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sink(Leaf):
+    """{k < count}."""
+
+    count: int
+
+    def predicate(self) -> Predicate:
+        return Member(K, IntegerSet.interval(-INFINITY, self.count))
+
+    def _call(self, *, source: bool) -> str:
+        return f"sink({self.count})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Strided(Leaf):
+    """{stride divides q - k}."""
+
+    stride: int
+
+    def predicate(self) -> Predicate:
+        return Member(DISTANCE, IntegerSet.residues(self.stride, [0]))
+
+    def _call(self, *, source: bool) -> str:
+        return f"strided({self.stride})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Chunked(Leaf):
+    """{q // size = k // size}."""
+
+    size: int
+
+    def predicate(self) -> Predicate:
+        q, k = binary("//", Q, Constant(self.size)), binary("//", K, Constant(self.size))
+        return Member(binary("-", q, k), IntegerSet.of([0]))
+
+    def _call(self, *, source: bool) -> str:
+        return f"chunked({self.size})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Offsets(Leaf):
+    """{q - k in distances}."""
+
+    distances: tuple[int, ...]
+
+    def predicate(self) -> Predicate:
+        return Member(DISTANCE, IntegerSet.of(self.distances))
+
+    def _call(self, *, source: bool) -> str:
+        return f"offsets({{{', '.join(map(str, self.distances))}}})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Causal(Leaf):
+    """{k <= q}."""
+
+    def predicate(self) -> Predicate:
+        return Member(DISTANCE, IntegerSet.interval(0, INFINITY))
+
+    def _call(self, *, source: bool) -> str:
+        return "causal()"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Full(Leaf):
+    """Every pair."""
+
+    def predicate(self) -> Predicate:
+        return TRUE
+
+    def _call(self, *, source: bool) -> str:
+        return "full()"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Empty(Leaf):
+    """No pair."""
+
+    def predicate(self) -> Predicate:
+        return FALSE
+
+    def _call(self, *, source: bool) -> str:
+        return "empty()"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RandomBlocks(Leaf):
+    """{k // block is among the count blocks drawn for q // block from 0..q // block}."""
+
+    block: int
+    count: int
+    seed: int = 0
+
+    def predicate(self) -> Predicate:
+        size = Constant(self.block)
+        return Chosen(self.count, self.seed, binary("//", Q, size), binary("//", K, size))
+
+    def _call(self, *, source: bool) -> str:
+        return f"random_blocks(block={self.block}, count={self.count}, seed={self.seed})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Where(Leaf):
+    """The pairs for which an arithmetic predicate holds."""
+
+    condition: Predicate
+
+    def predicate(self) -> Predicate:
+        return lowered(self.condition)
+
+    def _call(self, *, source: bool) -> str:
+        text = predicate_text(self.condition)
+        return f"where({text!r})" if source else f"where({text})"
+
+
+# --- operators
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Union(Pattern):
+    """The pairs of any part."""
+
+    parts: tuple[Pattern, ...]
+
+    def predicate(self) -> Predicate:
+        return any_of(*(part.predicate() for part in self.parts))
+
+    def _text(self, level: int, *, source: bool) -> str:
+        return _infix(" | ", self.parts, 1, level, source)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Intersection(Pattern):
+    """The pairs of every part."""
+
+    parts: tuple[Pattern, ...]
+
+    def predicate(self) -> Predicate:
+        return all_of(*(part.predicate() for part in self.parts))
+
+    def _text(self, level: int, *, source: bool) -> str:
+        return _infix(" & ", self.parts, 2, level, source)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Difference(Pattern):
+    """The pairs of the first that are not in the second."""
+
+    kept: Pattern
+    removed: Pattern
+
+    def predicate(self) -> Predicate:
+        return all_of(self.kept.predicate(), negation(self.removed.predicate()))
+
+    def _text(self, level: int, *, source: bool) -> str:
+        text = f"{self.kept._text(3, source=source)} - {self.removed._text(4, source=source)}"
+        return f"({text})" if level > 3 else text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Complement(Pattern):
+    """The pairs that are not in the part."""
+
+    part: Pattern
+
+    def predicate(self) -> Predicate:
+        return negation(self.part.predicate())
+
+    def _text(self, level: int, *, source: bool) -> str:
+        text = f"~{self.part._text(5, source=source)}"
+        return f"({text})" if level > 5 else text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Blocks(Pattern):
+    """{(q // size, k // size) in the part}."""
+
+    part: Pattern
+    size: int
+
+    def predicate(self) -> Predicate:
+        size = Constant(self.size)
+        return substituted(self.part.predicate(), binary("//", Q, size), binary("//", K, size))
+
+    def _text(self, level: int, *, source: bool) -> str:
+        return f"{self.part._text(6, source=source)}.blocks({self.size})"
+
+
+def _infix(sign: str, parts: tuple[Pattern, ...], own: int, level: int, source: bool) -> str:
+    text = sign.join(part._text(own + 1, source=source) for part in parts)
+    return f"({text})" if level > own else text

@@ -1,0 +1,165 @@
+"""Segments and words: the bit-level ground under `IntegerSet`.
+
+A word is an integer read as a bit set: bit r says whether the residue r belongs. A segment repeats its word
+between two bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+INFINITY = 1 << 62
+LAST_POSITION = 1 << 40
+# Words longer than this make every operation slow; `normal` then declares that a pattern has no normal form.
+LONGEST_WORD = 1 << 16
+
+
+class WordTooLong(ArithmeticError):
+    """Two periodic sets whose common period exceeds `LONGEST_WORD`."""
+
+
+class Segment(NamedTuple):
+    """{x : lo <= x < hi, bit (x mod period) of word is set}; a plain interval has period 1 and word 1."""
+
+    lo: int
+    hi: int
+    period: int = 1
+    word: int = 1
+
+
+def first_member(word: int, period: int, at_least: int) -> int:
+    """The least x >= at_least with x mod period in a word that is not empty."""
+    residue = at_least % period
+    later = word >> residue
+    if later:
+        return at_least + (later & -later).bit_length() - 1
+    return at_least + period - residue + (word & -word).bit_length() - 1
+
+
+def last_member(word: int, period: int, below: int) -> int:
+    """The greatest x < below with x mod period in a word that is not empty."""
+    residue = (below - 1) % period
+    earlier = word & ((1 << (residue + 1)) - 1)
+    if earlier:
+        return below - 1 - residue + earlier.bit_length() - 1
+    return below - 1 - residue - period + word.bit_length() - 1
+
+
+def repeated(word: int, period: int, length: int) -> int:
+    """The first `length` bits of word, word, word, ..."""
+    result, done = word, period
+    while done < length:
+        result |= result << done
+        done *= 2
+    return result & ((1 << length) - 1)
+
+
+def smallest_period(word: int, period: int) -> tuple[int, int]:
+    """The same periodic set with the least period."""
+    if word == (1 << period) - 1:
+        return 1, 1
+    divisor, rest = 2, period
+    while rest > 1:
+        if divisor * divisor > rest:
+            divisor = rest
+        if rest % divisor:
+            divisor += 1
+            continue
+        rest //= divisor
+        shorter = period // divisor
+        start = word & ((1 << shorter) - 1)
+        if repeated(start, shorter, period) == word:
+            word, period = start, shorter
+    return period, word
+
+
+def canonical(raw: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Tight bounds, least periods, neighbours merged. `raw` is sorted and disjoint."""
+    done: list[Segment] = []
+    for lo, hi, period, word in raw:
+        if word == 0 or lo >= hi:
+            continue
+        if period > 1:
+            period, word = smallest_period(word, period)
+        if period > 1:
+            if lo > -INFINITY:
+                lo = first_member(word, period, lo)
+            if lo >= hi:
+                continue
+            if hi < INFINITY:
+                hi = last_member(word, period, hi) + 1
+            if hi - lo <= period and _window(Segment(lo, hi, period, word), lo, hi - lo) == (1 << (hi - lo)) - 1:
+                period, word = 1, 1
+        if done:
+            merged = _merge(done[-1], Segment(lo, hi, period, word))
+            if merged is not None:
+                done[-1] = merged
+                continue
+        done.append(Segment(lo, hi, period, word))
+    return tuple(done)
+
+
+def _merge(left: Segment, right: Segment) -> Segment | None:
+    """One segment for both, where the word of either simply goes on through the other."""
+    for segment, other in ((left, right), (right, left)):
+        if not _goes_on(segment, other):
+            continue
+        if first_member(segment.word, segment.period, left.hi) == right.lo:
+            return Segment(left.lo, right.hi, segment.period, segment.word)
+    return None
+
+
+def _goes_on(segment: Segment, other: Segment) -> bool:
+    """Whether the word of `segment` has the members of `other` between the ends of `other`."""
+    if (segment.period, segment.word) == (other.period, other.word):
+        return True
+    length = other.hi - other.lo
+    if length > segment.period:
+        return False
+    return _window(segment, other.lo, length) == _window(other, other.lo, length)
+
+
+def _window(segment: Segment, lo: int, length: int) -> int:
+    return repeated(rotated(segment.word, segment.period, -lo), segment.period, length)
+
+
+def segment_text(segment: Segment) -> str:
+    lo, hi, period, word = segment
+    if lo > -INFINITY and hi < INFINITY and (hi - lo <= 3 or (period > 1 and hi - lo <= 3 * period)):
+        return ", ".join(str(x) for x in range(lo, hi) if word >> (x % period) & 1)
+    if period == 1:
+        left = "..." if lo == -INFINITY else str(lo)
+        return (
+            f"{left}, ..., {hi - 1}"
+            if hi < INFINITY
+            else f"{left}, {lo + 1}, ..."
+            if lo > -INFINITY
+            else "..."
+        )
+    start = lo if lo > -INFINITY else 0
+    shown = []
+    while len(shown) < 3 and start < hi:
+        start = first_member(word, period, start)
+        shown.append(start)
+        start += 1
+    head = "..., " if lo == -INFINITY else ""
+    tail = ", ..." if hi == INFINITY else f", ..., {hi - 1}"
+    return head + ", ".join(map(str, shown)) + tail
+
+
+def add(bound: int, by: int) -> int:
+    return bound if abs(bound) == INFINITY else bound + by
+
+
+def multiply(bound: int, factor: int) -> int:
+    return bound if abs(bound) == INFINITY else bound * factor
+
+
+def rotated(word: int, period: int, by: int) -> int:
+    """The word of {x + by : x in the periodic set}."""
+    by %= period
+    return ((word << by) | (word >> (period - by))) & ((1 << period) - 1) if by else word
+
+
+NOTHING = Segment(-INFINITY, INFINITY, 1, 0)
