@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram, schedule
 from sparsedsl.codegen.tiling import Tiles, Tiling
 from sparsedsl.index import Predicate
+from sparsedsl.integers import INFINITY
 from sparsedsl.codegen.walk import Names, Section, describe, home_lines, loop_lines, range_lines, sections_of
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
@@ -90,6 +92,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
     Raises
         NoNormalForm: the pattern has no closed form in tiles.
     """
+    assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     kinds = HeadKinds.of(pattern)
     forward = Walk(tuple(schedule(kind, tiling.forward.block_m, tiling.forward.block_n) for kind in kinds.patterns))
     dq = Walk(tuple(schedule(kind, tiling.dq.block_m, tiling.dq.block_n) for kind in kinds.patterns))
@@ -117,6 +120,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         "cpu_block_m": str(CPU_TILES.block_m),
         "cpu_block_n": str(CPU_TILES.block_n),
         "cpu_runs": cpu_runs,
+        "early_tiles": str(_early_tiles(dkdv)),
         **_tile_holes("", tiling.forward),
         **_tile_holes("dq_", tiling.dq),
         **_tile_holes("dkdv_", tiling.dkdv),
@@ -141,19 +145,32 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 
 
+def _early_tiles(walk: Walk) -> int:
+    """The leading key tiles that an endless run of queries reads, where the rest of the keys has an end: sinks."""
+    ends = [
+        group.rows[1]
+        for program in walk.programs
+        for group in program.groups
+        if group.rows[1] != INFINITY and any(not visits.is_finite for visits in group.visits)
+    ]
+    return max(ends, default=0)
+
+
 def executor_source() -> str:
-    """The CPU executor's text, less its module docstring and imports."""
-    text = (Path(__file__).parent / "executor.py").read_text()
-    return text[text.index("# --- executor") :]
+    """The CPU executor's text, less its docstring and imports."""
+    text = (Path(__file__).parent / "executor.py").read_text(encoding="utf-8")
+    first = next(node for node in ast.parse(text).body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr))
+    start = first.decorator_list[0].lineno if isinstance(first, ast.ClassDef) else first.lineno
+    return "\n" + "\n".join(text.splitlines()[start - 1 :]) + "\n"
 
 
 def _filled(text: str, holes: dict[str, str]) -> str:
     return Template(text).substitute(holes) if "$" in text else text
 
 
-def _two_blanks_at_most(lines: Sequence[str] | object) -> list[str]:
+def _two_blanks_at_most(lines: Iterable[str]) -> list[str]:
     kept: list[str] = []
-    for line in lines:  # type: ignore[attr-defined]
+    for line in lines:
         if line or kept[-2:] != ["", ""]:
             kept.append(line)
     return kept
@@ -170,34 +187,41 @@ def _tile_holes(prefix: str, tiles: Tiles) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How a kernel handles one tile: the positions for a mask, and the call."""
+    """How a kernel handles one tile: leading lines (for masked tiles, or always), the positions, the call."""
 
-    positions: str
+    lead: tuple[str, ...]
+    leads_always: bool
     q: str
     k: str
     call: str
 
 
 _FORWARD = Step(
-    "k_pos = j * BLOCK_N + o_n",
+    ("k_pos = j * BLOCK_N + o_n",),
+    False,
     "o_m[:, None]",
     "k_pos[None, :]",
     "acc, row_max, row_sum = attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, "
     "{keep}, {masked}, BLOCK_N, D, PRECISION)",
 )
 _DQ = Step(
-    "k_pos = j * BLOCK_N + o_n",
+    ("k_pos = j * BLOCK_N + o_n",),
+    False,
     "o_m[:, None]",
     "k_pos[None, :]",
     "acc = add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, "
     "{keep}, {masked}, BLOCK_N, D, PRECISION)",
 )
 _DKDV = Step(
-    "q_pos = i * BLOCK_M + o_m",
-    "q_pos[None, :]",
+    (
+        "row_start = max(i * BLOCK_M - q_start, 0)",
+        "o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)",
+    ),
+    True,
+    "(q_start + row_start + tl.arange(0, BLOCK_M))[None, :]",
     "o_n[:, None]",
-    "dk, dv = add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, lse_ptr, delta_ptr, i_b, i_h, i_bh, i * BLOCK_M, q_start, "
-    "q_len, scale, {keep}, {masked}, BLOCK_M, D, PRECISION)",
+    "dk, dv = add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, "
+    "scale, {keep}, {masked}, BLOCK_M, D, PRECISION)",
 )
 
 
@@ -227,7 +251,7 @@ def _section_lines(
     if ragged_keys:
         conditions.append(f"({step.k} < k_len)")
     keep = " & ".join(conditions) or "None"
-    body = [step.positions] if conditions else []
+    body = [*step.lead] if conditions or step.leads_always else []
     body.append(step.call.format(keep=keep, masked=bool(conditions)))
     return [f"# {what}: {describe(section, names.own)}", *loop_lines(section, names, number, body)]
 

@@ -63,8 +63,18 @@ def attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, start, scale, k
     return acc, new_max, row_sum
 
 
+@triton.jit
+def store_rows(ptr, i_bh, values, o_m, i, q_start, q_len, head_dim, BLOCK_M: tl.constexpr, D: tl.constexpr):
+    """Store those rows of query tile i that are in it; the tensor is contiguous (batch x heads, q_len, head_dim)."""
+    o_d = tl.arange(0, D)
+    inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
+    row = i_bh.to(tl.int64) * q_len + o_m - q_start
+    place = ptr + row[:, None] * head_dim + o_d[None, :]
+    tl.store(place, values.to(ptr.dtype.element_ty), mask=inside[:, None] & (o_d < head_dim)[None, :])
+
+
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
-def forward_kernel(q_desc, k_desc, v_desc, o_desc, lse_ptr, scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+def forward_kernel(q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
     """Output and log-sum-exp of one query tile of one head."""
     BLOCK_M: tl.constexpr = $block_m
     BLOCK_N: tl.constexpr = $block_n
@@ -78,44 +88,50 @@ def forward_kernel(q_desc, k_desc, v_desc, o_desc, lse_ptr, scale, q_len, k_len,
     first_key_tile = 0
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
 
-    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    # Where the first tile begins before the first query, its rows move down; those of the next tile are not stored.
+    row_start = max(i * BLOCK_M - q_start, 0)
+    o_m = q_start + row_start + tl.arange(0, BLOCK_M)
     o_n = tl.arange(0, BLOCK_N)
-    b_q = q_desc.load([i_b, i_h, i * BLOCK_M - q_start, 0]).reshape(BLOCK_M, D)
+    b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
     # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
     row_max = tl.full([BLOCK_M], -3.0e38, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D], tl.float32)
 $walk
     live = row_sum > 0
-    b_o = tl.where(live[:, None], acc / tl.where(live, row_sum, 1.0)[:, None], 0.0)
-    o_desc.store([i_b, i_h, i * BLOCK_M - q_start, 0], b_o.to(o_desc.dtype).reshape(1, 1, BLOCK_M, D))
-    b_lse = tl.where(live, (row_max + tl.log2(row_sum)) * 0.6931471805599453, float("-inf"))
-    row = o_m - q_start
-    tl.store(lse_ptr + i_bh.to(tl.int64) * q_len + row, b_lse, mask=(row >= 0) & (row < q_len))
+    total = tl.where(live, row_sum, 1.0)
+    store_rows(o_ptr, i_bh, acc / total[:, None], o_m, i, q_start, q_len, head_dim, BLOCK_M, D)
+    b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
+    inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
+    tl.store(lse_ptr + i_bh.to(tl.int64) * q_len + o_m - q_start, b_lse, mask=inside)
 '''
 
 BACKWARD = '''
-@triton.jit(do_not_specialize=["rows"])
-def delta_kernel(o_ptr, do_ptr, dlse_ptr, delta_ptr, rows, D: tl.constexpr, D_PAD: tl.constexpr, BLOCK: tl.constexpr):
-    """delta = sum(o * do) - dlse for each row: what the softmax's gradient takes off."""
-    o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    o_d = tl.arange(0, D_PAD)
-    inside = (o_row < rows)[:, None] & (o_d < D)[None, :]
-    place = o_row[:, None] * D + o_d[None, :]
-    b_o = tl.load(o_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    b_do = tl.load(do_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    b_dlse = tl.load(dlse_ptr + o_row, mask=o_row < rows, other=0.0)
-    tl.store(delta_ptr + o_row, tl.sum(b_o * b_do, 1) - b_dlse, mask=o_row < rows)
+@triton.jit(do_not_specialize=["q_len", "q_start"])
+def rows_kernel(o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, head_dim: tl.constexpr, D: tl.constexpr):
+    """What the backward kernels ask of each row of a query tile, laid out tile by tile.
 
-
-@triton.jit
-def load_rows(lse_ptr, delta_ptr, i_bh, row, q_len):
-    """(log-sum-exp in base 2, delta) of some rows; a row that is outside or has no key gets +inf, so that p = 0."""
-    inside = (row >= 0) & (row < q_len)
-    place = i_bh.to(tl.int64) * q_len + row
-    b_lse = tl.load(lse_ptr + place, mask=inside, other=float("inf")) * 1.4426950408889634
-    b_delta = tl.load(delta_ptr + place, mask=inside, other=0.0)
-    return tl.where(b_lse == float("-inf"), float("inf"), b_lse), b_delta
+    Log-sum-exp in base 2, +inf for a row outside or without a key, so that its p is 0; and
+    delta = sum(o * do) - dlse, what the softmax's gradient takes off.
+    """
+    BLOCK_M: tl.constexpr = $dq_block_m
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len - 1) // BLOCK_M + 1 - first_row_tile
+    i_bh = tl.program_id(0) // row_tiles
+    i = first_row_tile + tl.program_id(0) % row_tiles
+    o_m = q_start + max(i * BLOCK_M - q_start, 0) + tl.arange(0, BLOCK_M)
+    o_d = tl.arange(0, D)
+    inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
+    row = i_bh.to(tl.int64) * q_len + o_m - q_start
+    place = row[:, None] * head_dim + o_d[None, :]
+    here = inside[:, None] & (o_d < head_dim)[None, :]
+    b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
+    b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
+    b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
+    b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
+    o_row = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    tl.store(row_lse_ptr + o_row, tl.where(b_lse == float("-inf"), float("inf"), b_lse))
+    tl.store(row_delta_ptr + o_row, b_delta)
 
 
 @triton.jit
@@ -133,7 +149,7 @@ def add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, start, scal
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
-def dq_kernel(q_desc, k_desc, v_desc, do_desc, dq_desc, lse_ptr, delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+def dq_kernel(q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
     """The gradient of one query tile of one head."""
     BLOCK_M: tl.constexpr = $dq_block_m
     BLOCK_N: tl.constexpr = $dq_block_n
@@ -146,29 +162,31 @@ def dq_kernel(q_desc, k_desc, v_desc, do_desc, dq_desc, lse_ptr, delta_ptr, scal
     first_key_tile = 0
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
 
-    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_start = max(i * BLOCK_M - q_start, 0)
+    o_m = q_start + row_start + tl.arange(0, BLOCK_M)
     o_n = tl.arange(0, BLOCK_N)
-    b_q = q_desc.load([i_b, i_h, i * BLOCK_M - q_start, 0]).reshape(BLOCK_M, D)
-    b_do = do_desc.load([i_b, i_h, i * BLOCK_M - q_start, 0]).reshape(BLOCK_M, D)
-    b_lse, b_delta = load_rows(lse_ptr, delta_ptr, i_bh, o_m - q_start, q_len)
+    b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
+    b_do = do_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
+    o_row = (i_bh.to(tl.int64) * row_tiles + i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
+    b_lse = tl.load(row_lse_ptr + o_row)
+    b_delta = tl.load(row_delta_ptr + o_row)
     acc = tl.zeros([BLOCK_M, D], tl.float32)
 $dq_walk
-    acc *= softmax_scale
-    dq_desc.store([i_b, i_h, i * BLOCK_M - q_start, 0], acc.to(dq_desc.dtype).reshape(1, 1, BLOCK_M, D))
+    store_rows(dq_ptr, i_bh, acc * softmax_scale, o_m, i, q_start, q_len, head_dim, BLOCK_M, D)
 
 
 @triton.jit
-def add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, lse_ptr, delta_ptr, i_b, i_h, i_bh, start, q_start, q_len, scale, keep, MASKED: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+def add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, scale, keep, MASKED: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
     """One query tile's share of dk (not yet scaled) and dv; scores stand transposed, keys down, queries across."""
-    row = start - q_start
-    b_q = q_desc.load([i_b, i_h, row, 0]).reshape(BLOCK_M, D)
-    b_lse, b_delta = load_rows(lse_ptr, delta_ptr, i_bh, row + tl.arange(0, BLOCK_M), q_len)
+    b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
+    b_lse = tl.load(row_lse_ptr + o_row)
     b_st = tl.dot(b_k, b_q.T, input_precision=PRECISION)
     b_pt = tl.exp2(b_st * scale - b_lse[None, :])
     if MASKED:
         b_pt = tl.where(keep, b_pt, 0.0)
-    b_do = do_desc.load([i_b, i_h, row, 0]).reshape(BLOCK_M, D)
+    b_do = do_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
     dv = tl.dot(b_pt.to(b_do.dtype), b_do, dv, input_precision=PRECISION)
+    b_delta = tl.load(row_delta_ptr + o_row)
     b_dpt = tl.dot(b_v, b_do.T, input_precision=PRECISION)
     b_dst = b_pt * (b_dpt - b_delta[None, :])
     dk = tl.dot(b_dst.to(b_q.dtype), b_q, dk, input_precision=PRECISION)
@@ -176,26 +194,30 @@ def add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, lse_ptr, delta_ptr, i_b, i_h, i_
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
-def dkdv_kernel(q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, lse_ptr, delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+def dkdv_kernel(q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
     BLOCK_M: tl.constexpr = $dkdv_block_m
     BLOCK_N: tl.constexpr = $dkdv_block_n
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     key_heads = heads // group
-    i_bg = tl.program_id(0) // key_tiles
-    j = tl.program_id(0) % key_tiles
+    all_heads = tl.num_programs(0) // key_tiles
+    # Key tiles that every query reads take longest: those of all heads start first.
+    early = min(key_tiles, $early_tiles)
+    later = max(tl.program_id(0) - early * all_heads, 0)
+    i_bg, j = later // max(key_tiles - early, 1), early + later % max(key_tiles - early, 1)
+    if tl.program_id(0) < early * all_heads:
+        i_bg, j = tl.program_id(0) % all_heads, tl.program_id(0) // all_heads
     i_b, i_g = i_bg // key_heads, i_bg % key_heads
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len - 1) // BLOCK_M + 1
 
-    o_m = tl.arange(0, BLOCK_M)
     o_n = j * BLOCK_N + tl.arange(0, BLOCK_N)
     b_k = k_desc.load([i_b, i_g, j * BLOCK_N, 0]).reshape(BLOCK_N, D)
     b_v = v_desc.load([i_b, i_g, j * BLOCK_N, 0]).reshape(BLOCK_N, D)
     dk = tl.zeros([BLOCK_N, D], tl.float32)
     dv = tl.zeros([BLOCK_N, D], tl.float32)
     for i_h in range(i_g * group, (i_g + 1) * group):
-        i_bh = i_b * heads + i_h
+        head_row = (i_b * heads + i_h).to(tl.int64) * (row_tiles - first_row_tile) * BLOCK_M
 $dkdv_walk
     dk *= softmax_scale
     dk_desc.store([i_b, i_g, j * BLOCK_N, 0], dk.to(dk_desc.dtype).reshape(1, 1, BLOCK_N, D))
@@ -243,7 +265,7 @@ def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) 
             tile_descriptor(q, $block_m),
             tile_descriptor(k, $block_n),
             tile_descriptor(v, $block_n),
-            tile_descriptor(out, $block_m),
+            out,
             lse,
             scale * LOG2_E,
             q_len,
@@ -251,6 +273,7 @@ def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) 
             q_start,
             heads,
             heads // k.shape[1],
+            head_dim=head_dim,
             D=triton.next_power_of_2(head_dim),
             PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
             num_warps=$warps,
@@ -268,25 +291,27 @@ def launch_backward(
     dq = (torch.zeros if q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
     dk = torch.empty(k.shape, dtype=k.dtype, device=k.device)
     dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    delta = torch.empty_like(lse)
-    rows, width = batch * heads * q_len, triton.next_power_of_2(head_dim)
-    if rows:
-        delta_kernel[(triton.cdiv(rows, 64),)](
-            out.contiguous(), d_out, d_lse.contiguous(), delta, rows, D=head_dim, D_PAD=width, BLOCK=64
+    width = triton.next_power_of_2(head_dim)
+    row_tiles = batch * heads * tiles_in(q_start, q_len, $dq_block_m)
+    row_lse = torch.empty(row_tiles * $dq_block_m, dtype=torch.float32, device=q.device)
+    row_delta = torch.empty_like(row_lse)
+    if row_tiles:
+        rows_kernel[(row_tiles,)](
+            out.contiguous(), d_out, lse, d_lse.contiguous(), row_lse, row_delta, q_len, q_start, head_dim=head_dim, D=width
         )
     numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
     precision = "ieee" if q.dtype == torch.float32 else "tf32"
-    grid = (batch * heads * tiles_in(q_start, q_len, $dq_block_m),)
-    if grid[0]:
-        dq_kernel[grid](
+    if row_tiles:
+        dq_kernel[(row_tiles,)](
             tile_descriptor(q, $dq_block_m),
             tile_descriptor(k, $dq_block_n),
             tile_descriptor(v, $dq_block_n),
             tile_descriptor(d_out, $dq_block_m),
-            tile_descriptor(dq, $dq_block_m),
-            lse,
-            delta,
+            dq,
+            row_lse,
+            row_delta,
             *numbers,
+            head_dim=head_dim,
             D=width,
             PRECISION=precision,
             num_warps=$dq_warps,
@@ -301,8 +326,8 @@ def launch_backward(
             tile_descriptor(d_out, $dkdv_block_m),
             tile_descriptor(dk, $dkdv_block_n),
             tile_descriptor(dv, $dkdv_block_n),
-            lse,
-            delta,
+            row_lse,
+            row_delta,
             *numbers,
             D=width,
             PRECISION=precision,

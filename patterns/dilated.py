@@ -14,8 +14,8 @@ def dilated_window(*, window: int = 1024, dilation: int = 4) -> Pattern:
     Degree
         window.
     Depth
-        Never complete for d > 1: q and k are joined at some depth iff d divides q − k, about one pair in d. Those
-        pairs take ceil(floor((n − 1) / d) / (window − 1)) layers at n tokens.
+        Never complete for d > 1: q and k are joined at some depth iff d divides q − k, about one pair in d.
+        Those pairs take ceil(floor((n − 1) / d) / (window − 1)) layers at n tokens.
     Cost
         O(N · window) pairs; within a residue class it is a plain sliding window.
     Example

@@ -1,8 +1,8 @@
 """LongNet: segments of growing length, read at a growing dilation; each head keeps a residue of its own.
 
-At level (w, r) the sequence is cut into segments of w tokens, and of each segment head j keeps the tokens with
-residue j mod r, as queries and as keys. A layer sees the union of its heads: with r heads or more, every query
-reads its own residue class of its segment.
+At level (w, r) the sequence is cut into segments of w tokens, and of each segment head j keeps the tokens
+with residue j mod r, as queries and as keys. A layer sees the union of its heads: with r heads or more, every
+query reads its own residue class of its segment.
 
 The paper mixes the levels by their softmax denominators, which is one softmax in which a key seen at several
 levels counts several times. A pattern is a set: here it counts once.
@@ -38,18 +38,18 @@ def longnet(
     Units
         Tokens; lift it with `.blocks(size)` and cut it again with `& causal()`.
     Degree
-        Fewer than Σ w / r keys a head; in the union of the heads too.
+        At most Σ w / r keys, in each head and in the union of the heads.
     Depth
-        Never complete beyond the largest segment, and not always inside it: a pair across a segment border needs
-        a level that spans both. With segments 8, ..., 128 and dilations 1, ..., 16, 128 units: 97.27 % of the
-        pairs are joined, in 3 layers; the pair (8, 7) never is.
+        Never complete beyond the largest segment, and not always inside it: a pair across a segment border
+        needs a level that spans both. With segments 8, ..., 128 and dilations 1, ..., 16, 128 units: 97.27 %
+        of the pairs are joined, in 3 layers; the pair (8, 7) never is.
     Cost
         O(N · Σ w / r²) pairs a head, over all r heads of a level O(N · Σ w / r).
     Raises
         WrongValue: other than one dilation a segment, or a dilation that does not divide its segment.
     Example
         >>> from sparsedsl.patterns import draw
-        >>> print(draw(longnet(segments=(2, 4), dilations=(1, 2), heads=2), 8))
+        >>> print(draw(longnet(segments=[2, 4], dilations=[1, 2], heads=2), 8))
         # . . . . . . .   # . . . . . . .
         # # . . . . . .   # # . . . . . .
         # . # . . . . .   . . # . . . . .
@@ -60,20 +60,21 @@ def longnet(
         . . . . . . # #   . . . . . # # #
 
     """
-    if len(segments) != len(dilations) or any(w % r for w, r in zip(segments, dilations, strict=True)):
+    paired = 0 < len(segments) == len(dilations)
+    if not paired or any(r < 1 or w % r for w, r in zip(segments, dilations, strict=True)):
         raise WrongValue(
             "the segments and the dilations do not fit each other",
-            where=f"longnet(segments={tuple(segments)}, dilations={tuple(dilations)})",
-            got=f"{len(segments)} segments, {len(dilations)} dilations",
+            where="longnet(segments=..., dilations=...)",
+            got=f"segments = {list(segments)}, dilations = {list(dilations)}",
             expected="one dilation for each segment, and a divisor of it",
-            hint="longnet(segments=(2048, 4096), dilations=(1, 2), heads=2)",
+            hint="longnet(segments=[2048, 4096], dilations=[1, 2], heads=2)",
         )
     levels = list(zip(segments, dilations, strict=True))
     return per_head([_head(levels, j) for j in range(heads)]) & causal()
 
 
 def longnet_paper_baseline(*, block: int = 256) -> Pattern:
-    """Five levels in blocks, residue 0 for every head: the LongNet baseline of the PowerAttention paper.
+    r"""Five levels in blocks, residue 0 for every head: the LongNet baseline of the PowerAttention paper.
 
     Set
         With Q = q // block, K = k // block: k ≤ q, and for a level w = 8, 16, 32, 64, 128 with r = w / 8:
@@ -87,10 +88,11 @@ def longnet_paper_baseline(*, block: int = 256) -> Pattern:
         O(N · 13 · block) pairs.
     Example
         >>> from sparsedsl.patterns import draw
-        >>> print(draw(longnet_paper_baseline(block=1), 17).splitlines()[14])
-        . . . . . . . . # # # # # # # . .
-        >>> print(draw(longnet_paper_baseline(block=1), 17).splitlines()[12])
-        # . # . # . # . # # # # # . . . .
+        >>> print("\n".join(draw(longnet_paper_baseline(block=1), 16).splitlines()[12:]))
+        # . # . # . # . # # # # # . . .
+        . . . . . . . . # # # # # # . .
+        # . # . # . # . # # # # # # # .
+        . . . . . . . . # # # # # # # #
 
     """
     return _head([(8, 1), (16, 2), (32, 4), (64, 8), (128, 16)], 0).blocks(block) & causal()

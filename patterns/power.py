@@ -12,7 +12,7 @@ References
 from __future__ import annotations
 
 from sparsedsl.constructors import causal, power, sliding
-from sparsedsl.constructors import sink as first
+from sparsedsl.constructors import sink as first_keys
 from sparsedsl.pattern import Pattern
 
 
@@ -26,8 +26,8 @@ def power_attention(*, block: int = 256, window: int = 5, sink: int = 1) -> Patt
     Degree
         9, 10, 11, 12 blocks at 64, 128, 256, 512 blocks: one more each time the length doubles.
     Depth
-        5, 6, 7, 8 layers at 64, 128, 256, 512 blocks (16K to 128K tokens), and at n blocks at most floor(log2 n):
-        the powers alone need no more.
+        5, 6, 7, 8 layers at 64, 128, 256, 512 blocks (16K to 128K tokens), and at n blocks at most floor(log2
+        n): the powers alone need no more.
     Cost
         O(N log N) pairs: 351 535 104 at 131 072 tokens, 4.1 % of the causal triangle.
     Example
@@ -45,7 +45,7 @@ def power_attention(*, block: int = 256, window: int = 5, sink: int = 1) -> Patt
         # # . . . # . # # #
 
     """
-    return (sliding(window) | power() | first(sink)).blocks(block) & causal()
+    return (sliding(window) | power() | first_keys(sink)).blocks(block) & causal()
 
 
 def power_theorem() -> Pattern:
@@ -56,8 +56,8 @@ def power_theorem() -> Pattern:
     Degree
         floor(log2(n − 1)) + 1 = ceil(log2 n) keys; the paper's "less than log n" is one too few.
     Depth
-        floor(log2 n) layers with the residual connection. Without it, distance d is joined by exactly L edges iff
-        popcount(d) ≤ L ≤ d, so no number of layers joins all pairs: a token never sees itself.
+        floor(log2 n) layers with the residual connection. Without it, distance d is joined by exactly L edges
+        iff popcount(d) ≤ L ≤ d, so no number of layers joins all pairs: a token never sees itself.
     Cost
         O(N log N) pairs.
     Example

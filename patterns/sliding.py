@@ -1,9 +1,9 @@
-"""A sliding window, alone and with a sink: near tokens only, and a reach that grows by the window each layer."""
+"""A sliding window, alone and with a sink: near tokens, and a reach that grows by one window a layer."""
 
 from __future__ import annotations
 
 from sparsedsl.constructors import causal, sliding
-from sparsedsl.constructors import sink as first
+from sparsedsl.constructors import sink as first_keys
 from sparsedsl.pattern import Pattern
 
 
@@ -61,4 +61,4 @@ def sliding_sink(*, block: int = 256, window: int = 9, sink: int = 1) -> Pattern
     References
         .. [1] Chen, Xu, An et al., PowerAttention, 2025, arXiv 2503.03588: the baselines.
     """
-    return (sliding(window) | first(sink)).blocks(block) & causal()
+    return (sliding(window) | first_keys(sink)).blocks(block) & causal()

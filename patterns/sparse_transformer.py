@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from sparsedsl.arithmetic import where
 from sparsedsl.constructors import causal, chunked, sliding, strided
-from sparsedsl.constructors import sink as first
+from sparsedsl.constructors import sink as first_keys
 from sparsedsl.errors import WrongValue
 from sparsedsl.pattern import Pattern
 
@@ -22,9 +22,9 @@ def sparse_transformer_strided(*, stride: int = 512) -> Pattern:
     Set
         k ≤ q, and q − k ≤ stride or stride divides q − k.
     Degree
-        stride + 1 + floor((n − 1) / stride) − 1 for n > stride: O(√n) when stride ≈ √n.
+        stride + floor((n − 1) / stride) for n > stride: O(√n) when stride ≈ √n.
     Depth
-        2 layers for n > stride + 2: d = a · stride + b is one jump of a strides and one step of b tokens.
+        2 layers: the distance a · stride + b is one jump of a strides and one step of b < stride tokens.
     Cost
         O(N · (stride + N / stride)) pairs.
     Example
@@ -85,8 +85,8 @@ def stride_slash(*, block: int = 256, window: int = 6, stride: int = 32, sink: i
     Set
         With D = q // block − k // block: k ≤ q, and D < window, or stride divides D, or k // block < sink.
     Units
-        window, stride and sink count blocks. The paper gives no stride: its three slashes at 128 blocks mean 32
-        to 42.
+        window, stride and sink count blocks. The paper gives no stride: its three slashes at 128 blocks mean
+        32 to 42.
     Degree
         8, 10, 14, 22 blocks at 64, 128, 256, 512 blocks: it grows with the length.
     Depth
@@ -109,4 +109,4 @@ def stride_slash(*, block: int = 256, window: int = 6, stride: int = 32, sink: i
         # # . . . # . . # #
 
     """
-    return (sliding(window) | strided(stride) | first(sink)).blocks(block) & causal()
+    return (sliding(window) | strided(stride) | first_keys(sink)).blocks(block) & causal()

@@ -7,7 +7,7 @@ References
 from __future__ import annotations
 
 from sparsedsl.constructors import causal, sliding
-from sparsedsl.constructors import sink as first
+from sparsedsl.constructors import sink as first_keys
 from sparsedsl.pattern import Pattern
 
 
@@ -33,4 +33,4 @@ def streaming_llm(*, sink: int = 4, window: int = 1024) -> Pattern:
         # . . . # #
 
     """
-    return (sliding(window) | first(sink)) & causal()
+    return (sliding(window) | first_keys(sink)) & causal()

@@ -40,8 +40,13 @@ from sparsedsl.text import parse  # noqa: E402
 from sparsedsl.arithmetic import where  # noqa: E402
 
 if TYPE_CHECKING:
+    from sympy import Symbol
+
     from sparsedsl.codegen.build import compile
     from sparsedsl.proofs.verdict import check
+
+    q: Symbol
+    k: Symbol
 
 __version__ = "0.1.0"
 
@@ -71,6 +76,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    """`check`, `compile` and the symbols `q` and `k`: what needs other packages, imported on first use."""
+    if name in ("q", "k"):
+        from sympy import Symbol
+
+        return Symbol(name, integer=True, nonnegative=True)
     if name == "check":
         from sparsedsl.proofs.verdict import check
 

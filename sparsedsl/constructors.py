@@ -1,12 +1,12 @@
-"""The constructor functions: the words a pattern is declared with."""
+"""The constructor functions: the words a pattern is declared with. `where` is in `sparsedsl.arithmetic`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from sparsedsl.errors import EmptyWindow, WrongType
+from sparsedsl.errors import EmptyWindow, WrongType, shown
 from sparsedsl.integers import LAST_POSITION
-from sparsedsl.layers import Layer, PerHead, Stack, _layers, _not_a_pattern
+from sparsedsl.layers import Layer, PerHead, Stack, checked_layers, not_a_pattern
 from sparsedsl.pattern import (
     Causal,
     Chunked,
@@ -25,20 +25,15 @@ from sparsedsl.pattern import (
 
 
 def sliding(window: int, *, ahead: int = 0) -> Pattern:
-    """{(q, k) : -ahead <= q - k < window}: `window` keys, the query's own included, and `ahead` keys to the right.
+    """{(q, k) : -ahead <= q - k < window}.
+
+    `window` keys, the query's own included, and `ahead` keys to the right.
 
     >>> sliding(2).dense(3).astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+
     """
-    if isinstance(window, int) and window == 0:
-        raise EmptyWindow(
-            "the window holds no key",
-            where="sliding(window=0)",
-            got="window = 0",
-            expected="window >= 1, because a window counts the query's own key",
-            hint="sliding(1) for the diagonal, or drop the term",
-        )
-    return Sliding(whole("sliding", "window", window, least=1), whole("sliding", "ahead", ahead, least=0))
+    return Sliding(_window("sliding", window), whole("sliding", "ahead", ahead, least=0))
 
 
 def dilated(window: int, dilation: int) -> Pattern:
@@ -46,10 +41,22 @@ def dilated(window: int, dilation: int) -> Pattern:
 
     >>> dilated(2, dilation=2).dense(4)[3].astype(int).tolist()
     [0, 1, 0, 1]
+
     """
-    return Dilated(
-        whole("dilated", "window", window, least=1), whole("dilated", "dilation", dilation, least=1)
-    )
+    return Dilated(_window("dilated", window), whole("dilated", "dilation", dilation, least=1))
+
+
+def _window(call: str, window: int) -> int:
+    number = whole(call, "window", window, least=-LAST_POSITION)
+    if number < 1:
+        raise EmptyWindow(
+            "the window holds no key",
+            where=f"{call}(window={number})",
+            got=f"window = {number}",
+            expected="window >= 1, because a window counts the query's own key",
+            hint="sliding(1) for the diagonal, or drop the term",
+        )
+    return number
 
 
 def power(*, base: int = 2) -> Pattern:
@@ -57,6 +64,7 @@ def power(*, base: int = 2) -> Pattern:
 
     >>> power().dense(6)[5].astype(int).tolist()
     [0, 1, 0, 1, 1, 1]
+
     """
     return Power(whole("power", "base", base, least=2))
 
@@ -81,16 +89,19 @@ def offsets(distances: Iterable[int]) -> Pattern:
 
     >>> str(offsets({5, 1, 0}))
     'offsets({0, 1, 5})'
+
     """
-    if not isinstance(distances, Iterable) or isinstance(distances, str):
+    try:
+        listed = list(distances)
+    except TypeError:
         raise WrongType(
             "offsets takes a set of distances",
-            where=f"offsets({distances!r})",
-            got=f"{distances!r} of type {type(distances).__name__}",
+            where=f"offsets({shown(distances)})",
+            got=f"{shown(distances)} of type {type(distances).__name__}",
             expected="whole numbers, the distances q - k",
             hint="offsets({0, 1, 2, 4})",
-        )
-    checked = {whole("offsets", "distance", each, least=-LAST_POSITION) for each in distances}
+        ) from None
+    checked = {whole("offsets", "distance", each, least=-LAST_POSITION) for each in listed}
     if not checked:
         raise EmptyWindow(
             "the set of distances is empty",
@@ -120,8 +131,8 @@ def empty() -> Pattern:
 def random_blocks(block: int, count: int, *, seed: int = 0) -> Pattern:
     """{(q, k) : k // block in C(q // block)}, C(b) being `count` blocks drawn from 0..b by `seed`.
 
-    All blocks 0..b where there are no more than `count`. The draw depends on (seed, b) only: it is the same for
-    every length, machine and version. The last block drawn may be the query's own: add `& causal()`.
+    All blocks 0..b where there are no more than `count`. The draw depends on (seed, b) only: it is the same
+    for every length, machine and version. The query's own block may be drawn: add `& causal()`.
     """
     return RandomBlocks(
         whole("random_blocks", "block", block, least=1),
@@ -130,15 +141,21 @@ def random_blocks(block: int, count: int, *, seed: int = 0) -> Pattern:
     )
 
 
-def per_head(patterns: Sequence[Pattern]) -> PerHead:
-    """One pattern for each query head of a layer."""
-    listed = _layers("per_head", patterns)
-    for each in listed:
+def per_head(patterns: Iterable[Pattern]) -> PerHead:
+    """One pattern for each query head of a layer.
+
+    >>> str(per_head([sliding(4), power()] * 2) & causal()).count("& causal()")
+    4
+
+    """
+    heads = []
+    for each in checked_layers("per_head", patterns):
         if not isinstance(each, Pattern):
-            raise _not_a_pattern("per_head", each)
-    return PerHead(tuple(each for each in listed if isinstance(each, Pattern)))
+            raise not_a_pattern("per_head", each)
+        heads.append(each)
+    return PerHead(tuple(heads))
 
 
-def cycle(patterns: Sequence[Layer], *, layers: int) -> Stack:
+def cycle(patterns: Iterable[Layer], *, layers: int) -> Stack:
     """`layers` layers that repeat these patterns in turn, the first layer having the first pattern."""
-    return Stack(_layers("cycle", patterns), whole("cycle", "layers", layers, least=1))
+    return Stack(checked_layers("cycle", patterns), layers=whole("cycle", "layers", layers, least=1))

@@ -1,11 +1,14 @@
 """Every mistake a user can make, one class a code, one text for all.
 
-Deep code raises the class with what it knows; the public boundary adds `where` with `located`. The fields stay
-on the exception as data; the five lines are built here and nowhere else.
+Deep code raises the class with what it knows; the public boundary adds `where` with `located`. The fields
+stay on the exception as data; the five lines are built here and nowhere else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+from textwrap import fill
 from typing import Self
 
 LONGEST_SHOWN_VALUE = 60
@@ -124,6 +127,21 @@ def shown(value: object) -> str:
     except ValueError:  # Python does not print an int of more than 4300 digits.
         return "a number of thousands of digits"
     return text if len(text) <= LONGEST_SHOWN_VALUE else text[: LONGEST_SHOWN_VALUE - 3] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that looks most like this one, or "".
+
+    >>> nearest("slidng", ["power", "sliding"])
+    'sliding'
+
+    """
+    return next(iter(get_close_matches(name, sorted(known), n=1)), "")
+
+
+def one_of(known: Iterable[str]) -> str:
+    """The known names for the field `expected`, on as many lines as they need."""
+    return fill(f"one of {', '.join(sorted(known))}", LONGEST_SHOWN_LINE, break_long_words=False)
 
 
 def marked(text: str, start: int, end: int) -> str:

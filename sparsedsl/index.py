@@ -91,7 +91,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """k is one of the `count` values that a seeded draw without repetition picks from 0..q (all, if fewer)."""
+    """k is among the `count` values that a seeded draw without repetition picks from 0..q (all, if fewer)."""
 
     count: int
     seed: int
@@ -223,12 +223,14 @@ def holds(predicate: Predicate, q: NDArray[np.int64], k: NDArray[np.int64]) -> N
         case Member(term, members):
             return members.contains(np.broadcast_to(evaluate(term, q, k), np.broadcast(q, k).shape))
         case Chosen(count, seed, query, key):
-            rows, row_of = np.unique(evaluate(query, q, k), return_inverse=True)
-            keys, key_of = np.unique(evaluate(key, q, k), return_inverse=True)
-            table = np.zeros((rows.size, keys.size), dtype=np.bool_)
-            for i, row in enumerate(rows):
-                table[i] = np.isin(keys, drawn(int(row), count, seed))
-            return table[row_of.reshape(q.shape), key_of.reshape(k.shape)]
+            rows, columns = evaluate(query, q, k), evaluate(key, q, k)
+            distinct_rows, row_of = np.unique(rows, return_inverse=True)
+            distinct_columns, column_of = np.unique(columns, return_inverse=True)
+            table = np.zeros((distinct_rows.size, distinct_columns.size), dtype=np.bool_)
+            for i, row in enumerate(distinct_rows):
+                table[i] = np.isin(distinct_columns, drawn(int(row), count, seed))
+            found = table[row_of.reshape(rows.shape), column_of.reshape(columns.shape)]
+            return np.broadcast_to(found, np.broadcast(q, k).shape)
         case AllOf(parts):
             result = np.ones(np.broadcast(q, k).shape, dtype=np.bool_)
             for part in parts:
@@ -269,7 +271,7 @@ def _digits(row: int, seed: int) -> Iterator[int]:
 
 
 def predicate_text(predicate: Predicate, level: int = 0) -> str:
-    """The predicate as the text that `parse` reads inside `where(...)`; comparisons that chain are chained."""
+    """The predicate as the text that `parse` reads inside `where(...)`, `a < b` and `b < c` as a chain."""
     match predicate:
         case Comparison():
             return _chain_text((predicate,), level)

@@ -7,9 +7,11 @@ progressions, finite sets and their unions are exact for all integers. A geometr
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import gcd
+from itertools import pairwise
+from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from sparsedsl.segments import (
@@ -42,6 +44,32 @@ __all__ = [
     "Segment",
     "WordTooLong",
 ]
+
+
+def _swept(
+    left: Sequence[Segment], right: Sequence[Segment], operation: Callable[[int, int], int]
+) -> tuple[Segment, ...]:
+    """`_combine` for intervals only, in one sweep over their ends."""
+    ends = [(segment.lo, 1) for segment in left] + [(segment.hi, -1) for segment in left]
+    ends += [(segment.lo, 2) for segment in right] + [(segment.hi, -2) for segment in right]
+    ends.sort()
+    kept = [operation(state & 1, state >> 1) for state in range(4)]
+    swept: list[Segment] = []
+    # Invariant: bit 0 (1) of state says that the sweep is inside the left (right) set; `start` is where it
+    # entered the result.
+    state = start = 0
+    for place, change in ends:
+        before, state = kept[state], state + change
+        if before == kept[state]:
+            continue
+        if not before:
+            start = place
+            # Left and entered again at one place: the segment goes on.
+            if swept and swept[-1].hi == place:
+                start = swept.pop().lo
+        elif start < place:
+            swept.append(Segment(start, place))
+    return tuple(swept)
 
 
 def _union(left: int, right: int) -> int:
@@ -113,12 +141,12 @@ class IntegerSet:
     def union_of(sets: Sequence[IntegerSet]) -> IntegerSet:
         """The union of many sets; sets made of intervals only are merged in one sweep."""
         plain: list[Segment] = []
-        result = EMPTY
+        periodic = EMPTY
         for each in sets:
-            if all(segment.period == 1 for segment in each.segments):
+            if each.is_plain:
                 plain.extend(each.segments)
             else:
-                result |= each
+                periodic |= each
         plain.sort()
         merged: list[Segment] = []
         for segment in plain:
@@ -126,19 +154,22 @@ class IntegerSet:
                 merged[-1] = Segment(merged[-1].lo, max(merged[-1].hi, segment.hi))
             else:
                 merged.append(segment)
-        swept = IntegerSet(tuple(merged))
-        return swept | result if result else swept
+        return IntegerSet(tuple(merged)) | periodic
 
     # --- set algebra
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every segment is an interval."""
+        return all(segment.period == 1 for segment in self.segments)
+
     def _combine(self, other: IntegerSet, operation: Callable[[int, int], int]) -> IntegerSet:
-        cuts = sorted(
-            {-INFINITY, INFINITY}
-            | {edge for segment in self.segments + other.segments for edge in (segment.lo, segment.hi)}
-        )
+        if self.is_plain and other.is_plain:
+            return IntegerSet(_swept(self.segments, other.segments, operation))
+        cuts = {edge for segment in self.segments + other.segments for edge in (segment.lo, segment.hi)}
         raw: list[Segment] = []
         i = j = 0
-        for lo, hi in zip(cuts, cuts[1:], strict=False):
+        for lo, hi in pairwise(sorted(cuts)):
             # Invariant: segments before i (j) end at or before lo.
             while i < len(self.segments) and self.segments[i].hi <= lo:
                 i += 1
@@ -146,12 +177,13 @@ class IntegerSet:
                 j += 1
             left = self.segments[i] if i < len(self.segments) and self.segments[i].lo <= lo else NOTHING
             right = other.segments[j] if j < len(other.segments) and other.segments[j].lo <= lo else NOTHING
-            period = left.period * right.period // gcd(left.period, right.period)
+            period = lcm(left.period, right.period)
             if period > LONGEST_WORD:
                 raise WordTooLong(period)
-            left_word = repeated(left.word, left.period, period)
-            right_word = repeated(right.word, right.period, period)
-            raw.append(Segment(lo, hi, period, operation(left_word, right_word)))
+            word = operation(
+                repeated(left.word, left.period, period), repeated(right.word, right.period, period)
+            )
+            raw.append(Segment(lo, hi, period, word))
         return IntegerSet(canonical(raw))
 
     def __or__(self, other: IntegerSet) -> IntegerSet:
@@ -279,21 +311,27 @@ class IntegerSet:
     # --- questions
 
     def __contains__(self, value: int) -> bool:
-        return any(
-            lo <= value < hi and bool(word >> (value % period) & 1) for lo, hi, period, word in self.segments
-        )
+        at = bisect_right(self.segments, value, key=lambda segment: segment.lo) - 1
+        if at < 0:
+            return False
+        _, hi, period, word = self.segments[at]
+        return value < hi and bool(word >> (value % period) & 1)
 
     def contains(self, values: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Membership of each entry of an int64 array."""
+        """Membership of each entry of an int64 array. O(entries · log segments) time, O(entries) memory."""
         import numpy as np
 
-        inside = np.zeros(values.shape, dtype=np.bool_)
-        for lo, hi, period, word in self.segments:
-            here = (values >= lo) & (values < hi)
+        if not self.segments:
+            return np.zeros(values.shape, dtype=np.bool_)
+        starts = np.array([segment.lo for segment in self.segments])
+        ends = np.array([segment.hi for segment in self.segments])
+        at = np.searchsorted(starts, values, side="right") - 1
+        inside: NDArray[np.bool_] = (at >= 0) & (values < ends[at])
+        for i, (_, _, period, word) in enumerate(self.segments):
             if period > 1:
+                here = inside & (at == i)
                 table = np.array([bool(word >> r & 1) for r in range(period)])
-                here &= table[values % period]
-            inside |= here
+                inside[here] = table[values[here] % period]
         return inside
 
     @property
@@ -339,15 +377,19 @@ class IntegerSet:
     def members(self, lo: int, hi: int) -> Iterator[int]:
         """The members x with lo <= x < hi, in order."""
         for start, end, period, word in self.segments:
-            for x in range(max(lo, start), min(hi, end)):
-                if period == 1 or word >> (x % period) & 1:
-                    yield x
+            x, stop = max(lo, start), min(hi, end)
+            if period == 1:
+                yield from range(x, stop)
+                continue
+            while x < stop and (x := first_member(word, period, x)) < stop:
+                yield x
+                x += 1
 
     def __str__(self) -> str:
         return "{" + ", ".join(segment_text(segment) for segment in self.segments) + "}"
 
     def __repr__(self) -> str:
-        return f"IntegerSet({str(self)})"
+        return f"IntegerSet({self!s})"
 
 
 EMPTY = IntegerSet(())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_, sub
 from typing import TYPE_CHECKING, NoReturn
 
-from sparsedsl.errors import HeadMismatch, OutOfRange, WrongType, WrongValue
-from sparsedsl.pattern import Pattern, Union, whole
+from sparsedsl.errors import HeadMismatch, OutOfRange, WrongType, WrongValue, shown
+from sparsedsl.integers import LAST_POSITION
+from sparsedsl.pattern import Operand, Pattern, check_operand, refuse_truth, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,15 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PerHead:
+class PerHead(Operand):
     """One pattern for each query head of a layer; set operations and `blocks` apply head by head."""
 
     heads: tuple[Pattern, ...]
 
     def union(self) -> Pattern:
         """The layer's graph: the pairs of any head."""
-        distinct = tuple(dict.fromkeys(self.heads))
-        return distinct[0] if len(distinct) == 1 else Union(distinct)
+        return reduce(or_, dict.fromkeys(self.heads))
 
     def dense(self, q_len: int, k_len: int | None = None, *, q_start: int | None = None) -> NDArray[np.bool_]:
         """The heads' matrices stacked: (heads, q_len, k_len)."""
@@ -35,40 +37,48 @@ class PerHead:
         """Every head lifted to blocks."""
         return PerHead(tuple(head.blocks(size) for head in self.heads))
 
-    def _each(self, other: Pattern | PerHead, join: Callable[[Pattern, Pattern], Pattern]) -> PerHead:
-        if isinstance(other, Pattern):
-            return PerHead(tuple(join(head, other) for head in self.heads))
-        if not isinstance(other, PerHead):
-            return NotImplemented
-        if len(other.heads) != len(self.heads):
-            raise HeadMismatch(
-                "two per-head patterns have different numbers of heads",
-                where=f"{self} with {other}",
-                got=f"{len(self.heads)} and {len(other.heads)} heads",
-                expected="the same number, or one pattern for all heads",
-            )
-        return PerHead(tuple(join(a, b) for a, b in zip(self.heads, other.heads, strict=True)))
-
     def __or__(self, other: Pattern | PerHead) -> PerHead:
-        return self._each(other, lambda a, b: a | b)
+        return _head_by_head("|", or_, self, other)
 
     def __and__(self, other: Pattern | PerHead) -> PerHead:
-        return self._each(other, lambda a, b: a & b)
+        return _head_by_head("&", and_, self, other)
 
     def __sub__(self, other: Pattern | PerHead) -> PerHead:
-        return self._each(other, lambda a, b: a - b)
+        return _head_by_head("-", sub, self, other)
+
+    def __ror__(self, other: Pattern) -> PerHead:
+        return PerHead(tuple(other | head for head in self.heads))
+
+    def __rand__(self, other: Pattern) -> PerHead:
+        return PerHead(tuple(other & head for head in self.heads))
+
+    def __rsub__(self, other: Pattern) -> PerHead:
+        return PerHead(tuple(other - head for head in self.heads))
 
     def __invert__(self) -> PerHead:
         return PerHead(tuple(~head for head in self.heads))
-
-    def __bool__(self) -> NoReturn:
-        self.union().__bool__()
 
     def __str__(self) -> str:
         return f"per_head([{', '.join(map(str, self.heads))}])"
 
     def __repr__(self) -> str:
         return f"per_head([{', '.join(map(repr, self.heads))}])"
+
+
+def _head_by_head(
+    sign: str, join: Callable[[Pattern, Pattern], Pattern], left: PerHead, right: Pattern | PerHead
+) -> PerHead:
+    if isinstance(right, Pattern):
+        return PerHead(tuple(join(head, right) for head in left.heads))
+    check_operand(sign, left, right)
+    if len(left.heads) != len(right.heads):
+        raise HeadMismatch(
+            "two per-head patterns have different numbers of heads",
+            where=f"{shown(left)} {sign} {shown(right)}",
+            got=f"{len(left.heads)} and {len(right.heads)} heads",
+            expected="the same number, or one pattern for all heads",
+        )
+    return PerHead(tuple(join(a, b) for a, b in zip(left.heads, right.heads, strict=True)))
 
 
 Layer = Pattern | PerHead
@@ -78,27 +88,33 @@ Layer = Pattern | PerHead
 class Stack:
     """One pattern for each layer, the first layer first; `cycle` repeats a few patterns over many layers.
 
+    Kept as the shortest cycle, so that equal schedules are equal values.
+
     Example
+        >>> from sparsedsl.constructors import causal, cycle, sliding
         >>> stack = cycle([sliding(4), causal()], layers=5)
-        >>> len(stack), str(stack[3])
-        (5, 'causal()')
+        >>> len(stack), str(stack[3]), stack == Stack([*stack])
+        (5, 'causal()', True)
 
     """
 
     patterns: tuple[Layer, ...]
     layers: int
 
-    def __init__(self, patterns: Sequence[Layer], layers: int | None = None) -> None:
-        checked = _layers("Stack", patterns)
+    def __init__(self, patterns: Iterable[Layer], *, layers: int | None = None) -> None:
+        checked = checked_layers("Stack", patterns)
         count = len(checked) if layers is None else whole("Stack", "layers", layers, least=1)
-        # Shortest cycle first, so that equal schedules are equal values.
         object.__setattr__(self, "patterns", _shortest_cycle(checked, count))
         object.__setattr__(self, "layers", count)
 
     def __len__(self) -> int:
         return self.layers
 
+    def __iter__(self) -> Iterator[Layer]:
+        return (self.patterns[layer % len(self.patterns)] for layer in range(self.layers))
+
     def __getitem__(self, layer: int) -> Layer:
+        layer = whole("stack", "layer", layer, least=-LAST_POSITION)
         if not -self.layers <= layer < self.layers:
             raise OutOfRange(
                 "the stack has no such layer",
@@ -109,7 +125,7 @@ class Stack:
         return self.patterns[layer % self.layers % len(self.patterns)]
 
     def __bool__(self) -> NoReturn:
-        self.patterns[0].__bool__()
+        refuse_truth(self)
 
     def _listed(self, show: Callable[[Layer], str]) -> str:
         listed = ", ".join(show(pattern) for pattern in self.patterns)
@@ -125,19 +141,25 @@ class Stack:
 
 
 def _shortest_cycle(patterns: tuple[Layer, ...], layers: int) -> tuple[Layer, ...]:
-    used = patterns[:layers]
-    for length in range(1, len(used)):
-        spelled = (patterns[i % len(patterns)] for i in range(layers))
-        if all(pattern == used[i % length] for i, pattern in enumerate(spelled)):
-            return used[:length]
-    return used
+    """The shortest list that spells the same `layers` layers when it is repeated."""
+    given = min(len(patterns), layers)
+    for length in range(1, given):
+        # Both sides repeat after `given` layers: what holds that far holds for good.
+        compared = range(length, min(layers, length + given))
+        if all(patterns[i % given] == patterns[i % length] for i in compared):
+            return patterns[:length]
+    return patterns[:given]
 
 
-def _layers(call: str, patterns: Iterable[Layer]) -> tuple[Layer, ...]:
-    listed = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
+def checked_layers(call: str, patterns: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The patterns as a tuple, one or more of them."""
+    try:
+        listed = tuple(patterns)
+    except TypeError:
+        raise not_a_pattern(call, patterns) from None
     for each in listed:
-        if not isinstance(each, Pattern | PerHead):
-            raise _not_a_pattern(call, each)
+        if not isinstance(each, Layer):
+            raise not_a_pattern(call, each)
     if not listed:
         raise WrongValue(
             "the list of patterns is empty", where=f"{call}([])", got="no pattern", expected="one or more"
@@ -145,11 +167,12 @@ def _layers(call: str, patterns: Iterable[Layer]) -> tuple[Layer, ...]:
     return listed
 
 
-def _not_a_pattern(call: str, got: object) -> WrongType:
+def not_a_pattern(call: str, got: object) -> WrongType:
+    """The error for a list of patterns that holds something else."""
     return WrongType(
         f"{call} takes patterns",
         where=f"{call}([...])",
-        got=f"{got!r} of type {type(got).__name__}",
+        got=f"{shown(got)} of type {type(got).__name__}",
         expected="a list of patterns",
         hint=f"{call}([sliding(1024), causal()])",
     )

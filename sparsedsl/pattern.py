@@ -1,27 +1,27 @@
 """The algebra of patterns: values that denote sets of pairs (q, k) of token positions.
 
 A pattern has no length. Operators build trees and never evaluate; `dense` is the meaning. Values are frozen,
-hashable and comparable; `str` is the text that `parse` reads and `repr` is Python source that rebuilds the value.
+hashable and comparable; `str` is the text that `parse` reads and `repr` is Python source that rebuilds the
+value. The functions that make the leaves, with their checks, are in `sparsedsl.constructors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, NoReturn
 
-from sparsedsl.errors import EmptyWindow, HeadMismatch, NotABoolean, OutOfRange, WrongType, WrongValue
+from sparsedsl.errors import NotABoolean, WrongType, WrongValue, shown
 from sparsedsl.index import (
     DISTANCE,
     FALSE,
-    K,
-    Q,
     TRUE,
     Chosen,
     Constant,
+    K,
     Member,
     Predicate,
+    Q,
     all_of,
     any_of,
     binary,
@@ -38,8 +38,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Pattern:
-    """A set of pairs (q, k), q, k >= 0. Combine with `|`, `&`, `-`, `~`; lift to blocks with `.blocks(size)`."""
+class Operand:
+    """What the set operators take: a `Pattern`, or a `PerHead`. It is neither true nor false."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> NoReturn:
+        refuse_truth(self)
+
+
+class Pattern(Operand):
+    """A set of pairs (q, k), q, k >= 0; combined with `|`, `&`, `-`, `~`, lifted with `.blocks(size)`."""
 
     __slots__ = ()
 
@@ -51,23 +60,22 @@ class Pattern:
         """The pattern as a boolean matrix: this is what it means.
 
         Shapes
-            (q_len, k_len), True where the query may read the key; k_len defaults to q_len. Query row i stands at
-            position q_start + i; by default the last query sits on the last key, q_start = k_len - q_len.
+            (q_len, k_len), True where the query may read the key; k_len defaults to q_len. Query row i stands
+            at position q_start + i; by default the last query sits on the last key, q_start = k_len - q_len.
             A row at a negative position has no key.
         Cost
             O(q_len · k_len) time and memory: for tests and small examples.
         Example
-            >>> sliding(2).dense(2, 3).astype(int).tolist()
+            >>> Sliding(window=2, ahead=0).dense(2, 3).astype(int).tolist()
             [[1, 1, 0], [0, 1, 1]]
 
         """
         import numpy as np
 
-        k_len = q_len if k_len is None else k_len
-        check_length("q_len", q_len)
-        check_length("k_len", k_len)
-        q_start = k_len - q_len if q_start is None else q_start
-        q = np.arange(q_start, q_start + q_len, dtype=np.int64)[:, None]
+        q_len = whole("dense", "q_len", q_len, least=0)
+        k_len = q_len if k_len is None else whole("dense", "k_len", k_len, least=0)
+        start = k_len - q_len if q_start is None else whole("dense", "q_start", q_start, least=-LAST_POSITION)
+        q = np.arange(start, start + q_len, dtype=np.int64)[:, None]
         k = np.arange(k_len, dtype=np.int64)[None, :]
         return holds(self.predicate(), q, k) & (q >= 0)
 
@@ -76,6 +84,7 @@ class Pattern:
         return Blocks(self, whole("blocks", "size", size, least=1))
 
     def _text(self, level: int, *, source: bool) -> str:
+        """The text, in parentheses if it binds less than `level`; `source` asks for Python source."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -85,32 +94,58 @@ class Pattern:
         return self._text(0, source=True)
 
     def __or__(self, other: Pattern) -> Pattern:
-        return _joined(Union, self, other)
+        if isinstance(other, Pattern):
+            return _joined(Union, self, other)
+        check_operand("|", self, other)
+        return NotImplemented
 
     def __and__(self, other: Pattern) -> Pattern:
-        return _joined(Intersection, self, other)
+        if isinstance(other, Pattern):
+            return _joined(Intersection, self, other)
+        check_operand("&", self, other)
+        return NotImplemented
 
     def __sub__(self, other: Pattern) -> Pattern:
-        return Difference(self, other) if isinstance(other, Pattern) else NotImplemented
+        if isinstance(other, Pattern):
+            return Difference(self, other)
+        check_operand("-", self, other)
+        return NotImplemented
 
     def __invert__(self) -> Pattern:
         return Complement(self)
 
-    def __bool__(self) -> NoReturn:
-        raise NotABoolean(
-            "a pattern is a set of pairs and is neither true nor false",
-            where=str(self),
-            expected="the set operators |, &, - and ~ between patterns",
-            hint="| for `or`, & for `and`, ~ for `not`",
-        )
-
 
 def _joined(node: type[Union] | type[Intersection], left: Pattern, right: Pattern) -> Pattern:
-    if not isinstance(right, Pattern):
-        return NotImplemented
     left_parts = left.parts if isinstance(left, node) else (left,)
     right_parts = right.parts if isinstance(right, node) else (right,)
     return node(left_parts + right_parts)
+
+
+# --- checks shared by everything that a user calls
+
+
+def refuse_truth(value: object) -> NoReturn:
+    """Raise, for a value used where Python wants True or False."""
+    raise NotABoolean(
+        "a pattern is a set of pairs and is neither true nor false",
+        where=str(value),
+        expected="the set operators |, &, - and ~ between patterns",
+        hint="| for `or`, & for `and`, ~ for `not`; `is None` to ask whether there is one",
+    )
+
+
+def check_operand(sign: str, left: Operand, right: object) -> None:
+    """Raise unless the right side of an operator is a pattern, or one pattern for each head."""
+    if isinstance(right, Operand):
+        return
+    forgotten_call = getattr(right, "__name__", "") if callable(right) else ""
+    raise WrongType(
+        f"{sign} joins patterns",
+        where=f"{shown(left)} {sign} {shown(right)}",
+        got=f"{shown(right)} of type {type(right).__name__}",
+        expected="a pattern on both sides",
+        hint=forgotten_call and f"{forgotten_call}(...), the call and not the function",
+    )
 
 
 def whole(call: str, name: str, value: int, *, least: int) -> int:
@@ -122,38 +157,33 @@ def whole(call: str, name: str, value: int, *, least: int) -> int:
     except TypeError:
         raise WrongType(
             f"{name} must be a whole number",
-            where=f"{call}({name}={value!r})",
-            got=f"{name} = {value!r} of type {type(value).__name__}",
+            where=f"{call}({name}={shown(value)})",
+            got=f"{name} = {shown(value)} of type {type(value).__name__}",
             expected=f"{name} an int >= {least}",
         ) from None
     if not least <= number <= LAST_POSITION:
         raise WrongValue(
             f"{name} is out of range",
-            where=f"{call}({name}={number})",
-            got=f"{name} = {number}",
+            where=f"{call}({name}={shown(number)})",
+            got=f"{name} = {shown(number)}",
             expected=f"{least} <= {name} <= 2**40",
         )
     return number
-
-
-def check_length(name: str, value: int) -> None:
-    """Raise unless the value can be a number of tokens."""
-    whole("dense", name, value, least=0)
 
 
 # --- leaves
 
 
 class Leaf(Pattern):
-    """A pattern made by one constructor call; subclasses name the call and its arguments."""
+    """A pattern made by one constructor call; each leaf writes its own."""
 
     __slots__ = ()
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         raise NotImplementedError
 
     def _text(self, level: int, *, source: bool) -> str:
-        return self._call(source=source)
+        return self._call()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -161,12 +191,12 @@ class Sliding(Leaf):
     """{-ahead <= q - k < window}."""
 
     window: int
-    ahead: int = 0
+    ahead: int
 
     def predicate(self) -> Predicate:
         return Member(DISTANCE, IntegerSet.interval(-self.ahead, self.window))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"sliding({self.window}, ahead={self.ahead})" if self.ahead else f"sliding({self.window})"
 
 
@@ -180,7 +210,7 @@ class Dilated(Leaf):
     def predicate(self) -> Predicate:
         return Member(DISTANCE, IntegerSet.interval(0, self.window).scale(self.dilation))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"dilated(window={self.window}, dilation={self.dilation})"
 
 
@@ -188,12 +218,12 @@ class Dilated(Leaf):
 class Power(Leaf):
     """{q - k in {0} or a power of base}."""
 
-    base: int = 2
+    base: int
 
     def predicate(self) -> Predicate:
         return Member(DISTANCE, IntegerSet.powers(self.base) | IntegerSet.of([0]))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return "power()" if self.base == 2 else f"power(base={self.base})"
 
 
@@ -206,7 +236,7 @@ class Sink(Leaf):
     def predicate(self) -> Predicate:
         return Member(K, IntegerSet.interval(-INFINITY, self.count))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"sink({self.count})"
 
 
@@ -219,7 +249,7 @@ class Strided(Leaf):
     def predicate(self) -> Predicate:
         return Member(DISTANCE, IntegerSet.residues(self.stride, [0]))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"strided({self.stride})"
 
 
@@ -233,20 +263,20 @@ class Chunked(Leaf):
         q, k = binary("//", Q, Constant(self.size)), binary("//", K, Constant(self.size))
         return Member(binary("-", q, k), IntegerSet.of([0]))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"chunked({self.size})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Offsets(Leaf):
-    """{q - k in distances}."""
+    """{q - k in distances}, the distances sorted and distinct."""
 
     distances: tuple[int, ...]
 
     def predicate(self) -> Predicate:
         return Member(DISTANCE, IntegerSet.of(self.distances))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"offsets({{{', '.join(map(str, self.distances))}}})"
 
 
@@ -257,7 +287,7 @@ class Causal(Leaf):
     def predicate(self) -> Predicate:
         return Member(DISTANCE, IntegerSet.interval(0, INFINITY))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return "causal()"
 
 
@@ -268,7 +298,7 @@ class Full(Leaf):
     def predicate(self) -> Predicate:
         return TRUE
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return "full()"
 
 
@@ -279,7 +309,7 @@ class Empty(Leaf):
     def predicate(self) -> Predicate:
         return FALSE
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return "empty()"
 
 
@@ -289,26 +319,26 @@ class RandomBlocks(Leaf):
 
     block: int
     count: int
-    seed: int = 0
+    seed: int
 
     def predicate(self) -> Predicate:
         size = Constant(self.block)
         return Chosen(self.count, self.seed, binary("//", Q, size), binary("//", K, size))
 
-    def _call(self, *, source: bool) -> str:
+    def _call(self) -> str:
         return f"random_blocks(block={self.block}, count={self.count}, seed={self.seed})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Where(Leaf):
-    """The pairs for which an arithmetic predicate holds."""
+    """The pairs for which an arithmetic condition, made of comparisons, holds."""
 
     condition: Predicate
 
     def predicate(self) -> Predicate:
         return lowered(self.condition)
 
-    def _call(self, *, source: bool) -> str:
+    def _text(self, level: int, *, source: bool) -> str:
         text = predicate_text(self.condition)
         return f"where({text!r})" if source else f"where({text})"
 
@@ -326,7 +356,8 @@ class Union(Pattern):
         return any_of(*(part.predicate() for part in self.parts))
 
     def _text(self, level: int, *, source: bool) -> str:
-        return _infix(" | ", self.parts, 1, level, source)
+        text = " | ".join(part._text(2, source=source) for part in self.parts)
+        return f"({text})" if level > 1 else text
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -339,7 +370,8 @@ class Intersection(Pattern):
         return all_of(*(part.predicate() for part in self.parts))
 
     def _text(self, level: int, *, source: bool) -> str:
-        return _infix(" & ", self.parts, 2, level, source)
+        text = " & ".join(part._text(3, source=source) for part in self.parts)
+        return f"({text})" if level > 2 else text
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -384,8 +416,3 @@ class Blocks(Pattern):
 
     def _text(self, level: int, *, source: bool) -> str:
         return f"{self.part._text(6, source=source)}.blocks({self.size})"
-
-
-def _infix(sign: str, parts: tuple[Pattern, ...], own: int, level: int, source: bool) -> str:
-    text = sign.join(part._text(own + 1, source=source) for part in parts)
-    return f"({text})" if level > own else text

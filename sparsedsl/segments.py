@@ -7,6 +7,7 @@ between two bounds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 INFINITY = 1 << 62
@@ -55,6 +56,7 @@ def repeated(word: int, period: int, length: int) -> int:
     return result & ((1 << length) - 1)
 
 
+@lru_cache(maxsize=1 << 10)
 def smallest_period(word: int, period: int) -> tuple[int, int]:
     """The same periodic set with the least period."""
     if word == (1 << period) - 1:
@@ -89,7 +91,8 @@ def canonical(raw: Iterable[Segment]) -> tuple[Segment, ...]:
                 continue
             if hi < INFINITY:
                 hi = last_member(word, period, hi) + 1
-            if hi - lo <= period and _window(Segment(lo, hi, period, word), lo, hi - lo) == (1 << (hi - lo)) - 1:
+            length = hi - lo
+            if length <= period and _window(Segment(lo, hi, period, word), lo, length) == (1 << length) - 1:
                 period, word = 1, 1
         if done:
             merged = _merge(done[-1], Segment(lo, hi, period, word))
@@ -121,38 +124,38 @@ def _goes_on(segment: Segment, other: Segment) -> bool:
 
 
 def _window(segment: Segment, lo: int, length: int) -> int:
+    """Bit x for the word of the segment at lo + x, 0 <= x < length."""
     return repeated(rotated(segment.word, segment.period, -lo), segment.period, length)
 
 
 def segment_text(segment: Segment) -> str:
+    """The members, listed if they are few, else three of them, dots and the last: `0, 2, 4, ..., 98`."""
     lo, hi, period, word = segment
-    if lo > -INFINITY and hi < INFINITY and (hi - lo <= 3 or (period > 1 and hi - lo <= 3 * period)):
-        return ", ".join(str(x) for x in range(lo, hi) if word >> (x % period) & 1)
-    if period == 1:
-        left = "..." if lo == -INFINITY else str(lo)
-        return (
-            f"{left}, ..., {hi - 1}"
-            if hi < INFINITY
-            else f"{left}, {lo + 1}, ..."
-            if lo > -INFINITY
-            else "..."
-        )
-    start = lo if lo > -INFINITY else 0
-    shown = []
-    while len(shown) < 3 and start < hi:
-        start = first_member(word, period, start)
-        shown.append(start)
-        start += 1
+    listed: list[int] = []
+    if lo == -INFINITY and hi < INFINITY:
+        x = hi
+        while len(listed) < 3:
+            x = last_member(word, period, x)
+            listed.insert(0, x)
+        return "..., " + ", ".join(map(str, listed))
+    x = lo if lo > -INFINITY else 0
+    while len(listed) < 4 and x < hi:
+        x = first_member(word, period, x) + 1
+        listed.append(x - 1)
+    if listed[-1] == hi - 1:
+        return ", ".join(map(str, listed))
     head = "..., " if lo == -INFINITY else ""
     tail = ", ..." if hi == INFINITY else f", ..., {hi - 1}"
-    return head + ", ".join(map(str, shown)) + tail
+    return head + ", ".join(map(str, listed[:3])) + tail
 
 
 def add(bound: int, by: int) -> int:
+    """A bound moved by a number; an infinite bound stays."""
     return bound if abs(bound) == INFINITY else bound + by
 
 
 def multiply(bound: int, factor: int) -> int:
+    """A bound times a positive number; an infinite bound stays."""
     return bound if abs(bound) == INFINITY else bound * factor
 
 

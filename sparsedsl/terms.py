@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # A term stays below INFINITY in size while positions stay below this bound, so that int64 never overflows.
 POSITIONS_OF_TERMS = 1 << 31
+HIGHEST_POWER = 8
 
 Operator = Literal["+", "-", "*", "//", "%"]
 
@@ -87,8 +88,8 @@ def checked(operator: Operator, left: Term, right: Term) -> Term:
     """`binary` for a term that a user wrote.
 
     Raises
-        WrongValue: a division by anything but a positive constant, or a term that leaves 62 bits while positions
-        are below 2**31.
+        WrongValue: a division by anything but a positive constant, or a term that leaves 62 bits while
+        positions are below 2**31.
     """
     if operator in ("//", "%") and not (isinstance(right, Constant) and right.value > 0):
         raise WrongValue(
@@ -100,6 +101,24 @@ def checked(operator: Operator, left: Term, right: Term) -> Term:
     term = binary(operator, left, right)
     check_size(term)
     return term
+
+
+def raised(base: Term, exponent: int) -> Term:
+    """base ** exponent, for a term that a user wrote, as a product.
+
+    Raises
+        WrongValue: the exponent is negative or above 8, or the product leaves 62 bits.
+    """
+    if not 0 <= exponent <= HIGHEST_POWER:
+        raise WrongValue(
+            "an exponent is out of range",
+            got=f"{shown_term(base)} ** {exponent}",
+            expected=f"0 <= exponent <= {HIGHEST_POWER}",
+        )
+    product: Term = Constant(1)
+    for factor in range(exponent):
+        product = checked("*", product, base) if factor else base
+    return product
 
 
 def check_size(term: Term) -> None:

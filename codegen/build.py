@@ -1,0 +1,191 @@
+"""From a pattern to something that runs: emit, write to the cache, import; or write a module for others to import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from hashlib import sha256
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import ModuleType
+from typing import Protocol, cast, overload
+
+from torch import Tensor
+
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
+from sparsedsl.errors import DtypeMismatch, Unsupported, WrongType
+from sparsedsl.layers import PerHead, Stack
+from sparsedsl.pattern import Pattern
+
+
+class AttentionModule(Protocol):
+    """What an emitted module offers."""
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_start: int | None = None,
+        return_lse: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Softmax attention over the module's pattern."""
+
+
+class CompiledAttention:
+    """Attention over one pattern, ready to call on CUDA or CPU tensors; made by `compile`.
+
+    Shapes
+        q (batch, heads, q_len, head_dim); k, v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
+    Example
+        >>> import torch
+        >>> from sparsedsl.constructors import sliding
+        >>> attn = compile(sliding(4))
+        >>> q = torch.ones(1, 2, 10, 16)
+        >>> attn(q, q, q).shape
+        torch.Size([1, 2, 10, 16])
+
+    """
+
+    def __init__(self, pattern: Pattern | PerHead) -> None:
+        self.pattern = pattern
+        # Every tiling at once: nothing is emitted or imported inside a call, which torch.compile may trace.
+        self._modules = {tiling.name: load(emit(pattern, tiling)) for tiling in TILINGS}
+
+    def __repr__(self) -> str:
+        return f"compile({self.pattern!r})"
+
+    @overload
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, q_start: int | None = None) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_start: int | None = None,
+        return_lse: bool,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_start: int | None = None,
+        return_lse: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Softmax attention over the pattern; see `attention` in the emitted module, `source()`."""
+        module = self._modules[_tiling_name(q)]
+        return cast(AttentionModule, module).attention(q, k, v, scale=scale, q_start=q_start, return_lse=return_lse)
+
+    def source(self, tiling: str = TILINGS[0].name) -> str:
+        """The emitted module's text, for head dims and types as the tiling's name says."""
+        return emit(self.pattern, tiling_named(tiling))
+
+
+def _tiling_name(q: Tensor) -> str:
+    tiling = tiling_for(q.shape[-1], q.element_size()) if q.dim() else None
+    # What no tiling takes is left to the module's own checks; the CPU road has no tiles to fit.
+    return (tiling or TILINGS[0 if q.element_size() == 2 else -1]).name
+
+
+def compile(pattern: Pattern | PerHead) -> CompiledAttention:
+    """Compile a pattern to attention that reads only the pairs it names.
+
+    Cost
+        Tens of milliseconds a pattern; Triton compiles a kernel at the first call for a head dim and type. No length
+        enters: a new length compiles nothing.
+    Raises
+        WrongType: not a pattern. Unsupported: a Stack, which has a pattern for each layer.
+        NoNormalForm: the pattern has no closed form in tiles.
+    Example
+        >>> from sparsedsl.constructors import causal, power, sliding
+        >>> compile((sliding(4) | power()).blocks(64) & causal())
+        compile((sliding(4) | power()).blocks(64) & causal())
+
+    """
+    return CompiledAttention(_one_layer("compile", pattern))
+
+
+def build_module(pattern: Pattern | PerHead, path: str | Path, *, tiling: str = TILINGS[0].name) -> Path:
+    """Write the stand-alone module of a pattern; it imports torch and triton only.
+
+    Raises
+        The errors of `compile`; OSError where the file can't be written.
+    """
+    target = Path(path)
+    target.write_text(emit(_one_layer("build", pattern), tiling_named(tiling)), encoding="utf-8")
+    return target
+
+
+def tiling_named(name: str) -> Tiling:
+    """The tiling with this name."""
+    for tiling in TILINGS:
+        if tiling.name == name:
+            return tiling
+    raise DtypeMismatch(
+        "there is no tiling of this name",
+        where=f"tiling={name!r}",
+        got=name,
+        expected=f"one of {', '.join(tiling.name for tiling in TILINGS)}",
+    )
+
+
+def _one_layer(call: str, pattern: object) -> Pattern | PerHead:
+    if isinstance(pattern, Pattern | PerHead):
+        return pattern
+    if isinstance(pattern, Stack):
+        raise Unsupported(
+            "a stack has a pattern for each layer, a kernel has one",
+            where=f"{call}({pattern})",
+            got=f"a Stack of {len(pattern)} layers",
+            expected="one layer's pattern",
+            hint=f"[{call}(stack[layer]) for layer in range({len(pattern)})]",
+        )
+    raise WrongType(
+        f"{call} takes a pattern",
+        where=f"{call}({pattern!r})",
+        got=f"{pattern!r} of type {type(pattern).__name__}",
+        expected="a Pattern or a PerHead",
+        hint=f"{call}(parse({pattern!r}))" if isinstance(pattern, str) else f"{call}(sliding(1024))",
+    )
+
+
+def load(source: str) -> ModuleType:
+    """Import a module from its text, by way of a file in the cache: Triton reads kernels from files."""
+    digest = sha256(source.encode()).hexdigest()[:16]
+    name = f"sparsedsl_emitted_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = cache_folder() / f"{name}.py"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and renamed: another process never sees half a module.
+        with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as part:
+            part.write(source)
+        os.replace(part.name, path)
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cache_folder() -> Path:
+    """Where emitted modules are kept: $SPARSEDSL_CACHE, or sparsedsl below the user's cache folder."""
+    chosen = os.environ.get("SPARSEDSL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsedsl"
