@@ -1,0 +1,7 @@
+"""`python -m sparsedsl`."""
+
+import sys
+
+from sparsedsl.cli import main
+
+sys.exit(main())
