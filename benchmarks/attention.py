@@ -1,7 +1,7 @@
 """Our kernels beside FlexAttention and dense SDPA on one GPU: correctness first, then medians of one process.
 
-    python benchmarks/attention.py --out benchmarks/results/attention_h200.json
-    python benchmarks/attention.py --table benchmarks/results/attention_h200.json
+python benchmarks/attention.py --out benchmarks/results/attention_h200.json
+python benchmarks/attention.py --table benchmarks/results/attention_h200.json
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Case:
 
 
 def power(block: int, window: int) -> Case:
+    """PowerAttention on blocks: a window, powers of two, one sink block."""
+
     def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         distance = q // block - k // block
         return (q >= k) & ((distance < window) | ((distance & (distance - 1)) == 0) | (k < block))
@@ -55,7 +57,11 @@ CASES = (
     Case("sliding 4096", sd.sliding(4096), lambda b, h, q, k: (q >= k) & (q - k < 4096)),
     power(128, 4),
     power(256, 5),
-    Case("dilated 8 x 512", sd.dilated(512, 8), lambda b, h, q, k: (q >= k) & (q - k < 4096) & ((q - k) % 8 == 0)),
+    Case(
+        "dilated 8 x 512",
+        sd.dilated(512, 8),
+        lambda b, h, q, k: (q >= k) & (q - k < 4096) & ((q - k) % 8 == 0),
+    ),
 )
 
 
@@ -90,7 +96,9 @@ def check(case: Case, attn: CompiledAttention) -> dict[str, float]:
     worst: dict[str, float] = {}
     for road, attend in roads.items():
         got = with_gradients(attend, tensors, DTYPE)
-        for name, factor, want, own, plain in zip(("out", "dq", "dk", "dv"), (2, 3, 3, 3), exact, got, usual, strict=True):
+        for name, factor, want, own, plain in zip(
+            ("out", "dq", "dk", "dv"), (2, 3, 3, 3), exact, got, usual, strict=True
+        ):
             error, allowed = (own - want).abs().max().item(), (plain - want).abs().max().item()
             ratio = error / (allowed + 1e-4)
             worst[f"{road} {name}"] = ratio
@@ -200,7 +208,8 @@ def table(results: dict[str, object]) -> str:
     assert isinstance(rows, list)
     dense = {row["length"]: row for row in rows if row["case"] == "dense causal"}
     lines = [
-        "| pattern, tokens | forward ms: ours / Flex / dense cuDNN | ours : Flex | backward ms: ours / Flex / dense cuDNN | ours : Flex |",
+        "| pattern, tokens | forward ms: ours / Flex / dense cuDNN | ours : Flex "
+        "| backward ms: ours / Flex / dense cuDNN | ours : Flex |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -215,6 +224,7 @@ def table(results: dict[str, object]) -> str:
 
 
 def main() -> int:
+    """Check, time, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path, help="print the table of an earlier run")
@@ -231,7 +241,12 @@ def main() -> int:
     for case in CASES:
         torch._dynamo.reset()
         errors[case.name] = check(case, compiled[case.name])
-        print(case.name, "correct", {name: round(ratio, 2) for name, ratio in errors[case.name].items()}, flush=True)
+        print(
+            case.name,
+            "correct",
+            {name: round(ratio, 2) for name, ratio in errors[case.name].items()},
+            flush=True,
+        )
     for length in LENGTHS:
         rows.append(dense_case(length))
         for case in CASES:

@@ -60,7 +60,9 @@ class CompiledAttention:
         return f"compile({self.pattern!r})"
 
     @overload
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, q_start: int | None = None) -> Tensor: ...
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, q_start: int | None = None
+    ) -> Tensor: ...
 
     @overload
     def __call__(
@@ -99,7 +101,7 @@ def _tiling_name(q: Tensor) -> str:
     return (tiling or TILINGS[0 if q.element_size() == 2 else -1]).name
 
 
-def compile(pattern: Pattern | PerHead) -> CompiledAttention:
+def compile(pattern: Pattern | PerHead | Stack) -> CompiledAttention:
     """Compile a pattern to attention that reads only the pairs it names.
 
     Cost
@@ -117,7 +119,7 @@ def compile(pattern: Pattern | PerHead) -> CompiledAttention:
     return CompiledAttention(_one_layer("compile", pattern))
 
 
-def build_module(pattern: Pattern | PerHead, path: str | Path, *, tiling: str = TILINGS[0].name) -> Path:
+def build_module(pattern: Pattern | PerHead | Stack, path: str | Path, *, tiling: str = TILINGS[0].name) -> Path:
     """Write the stand-alone module of a pattern; it imports torch and triton only.
 
     Raises

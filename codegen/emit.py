@@ -15,9 +15,9 @@ from sparsedsl.codegen.runs import Jump
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram, schedule
 from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.codegen.walk import Names, Section, describe, home_lines, loop_lines, range_lines, sections_of
 from sparsedsl.index import Predicate
 from sparsedsl.integers import INFINITY
-from sparsedsl.codegen.walk import Names, Section, describe, home_lines, loop_lines, range_lines, sections_of
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 
@@ -96,9 +96,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
     kinds = HeadKinds.of(pattern)
     forward = Walk(tuple(schedule(kind, tiling.forward.block_m, tiling.forward.block_n) for kind in kinds.patterns))
     dq = Walk(tuple(schedule(kind, tiling.dq.block_m, tiling.dq.block_n) for kind in kinds.patterns))
-    dkdv = Walk(
-        tuple(schedule(kind, tiling.dkdv.block_m, tiling.dkdv.block_n).transposed() for kind in kinds.patterns)
-    )
+    dkdv = Walk(tuple(schedule(kind, tiling.dkdv.block_m, tiling.dkdv.block_n).transposed() for kind in kinds.patterns))
     cpu = Walk(tuple(schedule(kind, CPU_TILES.block_m, CPU_TILES.block_n) for kind in kinds.patterns))
 
     masks = Masks()
@@ -126,7 +124,13 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         **_tile_holes("dkdv_", tiling.dkdv),
         **blocks,
     }
-    jumps = any(isinstance(run, Jump) for walk in (forward, dq, dkdv, cpu) for found in walk.sections for section in found for run in section.runs)
+    jumps = any(
+        isinstance(run, Jump)
+        for walk in (forward, dq, dkdv, cpu)
+        for found in walk.sections
+        for section in found
+        for run in section.runs
+    )
     texts = [
         masks.source(),
         templates.JUMPS if jumps else "",
@@ -261,7 +265,11 @@ def _cpu_runs(walk: Walk, kinds: HeadKinds, masks: Masks) -> str:
     names = Names("i", "j", "0", "key_tiles")
     lines: list[str] = []
     for kind, (program, sections) in enumerate(zip(walk.programs, walk.sections, strict=True)):
-        lines += ["", "", f"def runs_of_kind_{kind}(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:"]
+        lines += [
+            "",
+            "",
+            f"def runs_of_kind_{kind}(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:",
+        ]
         lines += ['    """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""']
         lines += ["    runs: list[tuple[range, Mask | None]] = []"]
         body = home_lines(program, names) if sections else []
@@ -275,5 +283,3 @@ def _cpu_runs(walk: Walk, kinds: HeadKinds, masks: Masks) -> str:
         groups.append(f"HeadGroup({heads}, runs_of_kind_{kind})")
     lines += ["", "", f"CPU_GROUPS = ({', '.join(groups)},)"]
     return "\n".join(lines)
-
-

@@ -59,9 +59,7 @@ class QueryTile:
             row += stop - start
 
 
-def query_tiles(
-    q_len: int, k_len: int, q_start: int, runs: RowRuns, block_m: int, block_n: int
-) -> Iterator[QueryTile]:
+def query_tiles(q_len: int, k_len: int, q_start: int, runs: RowRuns, block_m: int, block_n: int) -> Iterator[QueryTile]:
     """The tiles of queries that read any key, from the first position that is not negative."""
     for i in range(max(q_start, 0) // block_m, -(-(q_start + q_len) // block_m)):
         first, last = max(i * block_m, q_start, 0), min((i + 1) * block_m, q_start + q_len)
@@ -88,12 +86,14 @@ def head_parts(groups: Sequence[HeadGroup], heads: int, key_heads: int) -> Itera
 
 def fold_heads(tensor: Tensor, key_heads: int) -> Tensor:
     """(B, H, M, ...) -> (B, G, H / G · M, ...): the rows of the query heads that share a key head."""
-    return tensor.unflatten(1, (key_heads, tensor.shape[1] // key_heads)).flatten(2, 3)
+    batch, heads, rows = tensor.shape[:3]
+    return tensor.reshape(batch, key_heads, heads // key_heads * rows, *tensor.shape[3:])
 
 
 def unfold_heads(tensor: Tensor, rows: int) -> Tensor:
     """The inverse of `fold_heads`, for tiles of `rows` rows."""
-    return tensor.unflatten(2, (tensor.shape[2] // rows, rows)).flatten(1, 2)
+    batch, key_heads, folded = tensor.shape[:3]
+    return tensor.reshape(batch, key_heads * folded // rows, rows, *tensor.shape[3:])
 
 
 def forward(

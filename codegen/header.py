@@ -41,8 +41,8 @@ def header(
         "Run-time   batch, heads, lengths, strides, scale; compiled once for each head dim and type",
         "",
         "Glossary   B batch, H query heads, G key heads, M query length, N key length, D head dimension",
-        "           i query tile, j key tile, u count of tiles in a loop; home: the tile where the own tile's period starts",
-        "           i_ index, o_ offsets, b_ loaded tile: b_q [BLOCK_M, D], b_k b_v [BLOCK_N, D], b_s [BLOCK_M, BLOCK_N]",
+        "           i query tile, j key tile, u count of tiles in a loop; home: where the own tile's period starts",
+        "           i_ index, o_ offsets, b_ tile: b_q [BLOCK_M, D], b_k b_v [BLOCK_N, D], b_s [BLOCK_M, BLOCK_N]",
         "           row_max, row_sum [BLOCK_M]: running maximum and sum of the softmax, base 2 inside",
     ]
     body = "\n".join(lines).replace("\\", "\\\\").replace('"""', "'''")
@@ -51,10 +51,16 @@ def header(
 
 def _program_lines(pattern: Pattern, program: TileProgram) -> list[str]:
     form = normalise(pattern)
-    breaks = [f"{name} {', '.join(map(str, found[1:]))}" for name, found in (("queries", form.q_breaks), ("keys", form.k_breaks)) if len(found) > 1]
+    breaks = [
+        f"{name} {', '.join(map(str, found[1:]))}"
+        for name, found in (("queries", form.q_breaks), ("keys", form.k_breaks))
+        if len(found) > 1
+    ]
     period = f"Period     {form.period} x {form.unit} tokens" if form.unit > 1 else f"Period     {form.period} tokens"
     if breaks:
-        period += "; absolute positions at " + " and ".join(breaks) + (f" (units of {form.unit})" if form.unit > 1 else "")
+        period += (
+            "; absolute positions at " + " and ".join(breaks) + (f" (units of {form.unit})" if form.unit > 1 else "")
+        )
     lines = [period]
     tiles = f"Tiles      BLOCK_M = {program.block_m} queries x BLOCK_N = {program.block_n} keys"
     if program.row_classes > 1:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-CPU_ROAD = '''
+CPU_ROAD = """
 CPU_BLOCK_M, CPU_BLOCK_N = $cpu_block_m, $cpu_block_n
 $cpu_runs
 
-'''
+"""
 
 OPERATOR = '''
 CAUSAL = $causal
@@ -28,7 +28,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
     """Raise InputError unless the three tensors and the first position make a call that this module can answer."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
-        raise InputError("ShapeMismatch", "attention takes 4-D tensors", shapes, "(batch, heads, length, head_dim) each")
+        raise InputError("ShapeMismatch", "attention takes 4-D tensors", shapes, "(batch, heads, length, dim) each")
     if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
         raise InputError(
             "ShapeMismatch", "q, k and v do not fit", shapes, "q (B, H, M, D), k and v (B, G, N, D)"
@@ -50,7 +50,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
         )
     if not q.dtype == k.dtype == v.dtype:
         raise InputError(
-            "DtypeMismatch", "q, k and v have different types", f"{q.dtype}, {k.dtype}, {v.dtype}", "one type for all three"
+            "DtypeMismatch", "q, k and v have different types", f"{q.dtype}, {k.dtype}, {v.dtype}", "one type"
         )
     if not q.dtype.is_floating_point or q.dtype.itemsize < 2:
         raise InputError("DtypeMismatch", "no kernel takes this type", f"{q.dtype}", "float16, bfloat16 or float32")
@@ -62,7 +62,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
         raise InputError("DeviceMismatch", "no kernel runs on this device", f"{q.device}", "a CUDA or CPU device")
     if q.is_cuda:
         if q.dtype not in DTYPES:
-            raise InputError("DtypeMismatch", "this module has no kernel for this type", f"{q.dtype}", f"one of {DTYPES}")
+            raise InputError("DtypeMismatch", "this module has no such kernel", f"{q.dtype}", f"one of {DTYPES}")
         step = 16 // q.dtype.itemsize
         if not 16 <= q.shape[3] <= HEAD_DIM or q.shape[3] % step:
             raise InputError(
@@ -184,7 +184,7 @@ def dense_mask(q_len: int, k_len: int, head: int) -> Tensor:
         for tiles, keep in group.runs(i, key_tiles):
             for j in tiles:
                 keys = torch.arange(j * CPU_BLOCK_N, min((j + 1) * CPU_BLOCK_N, k_len))
-                live = keep(rows[:, None], keys[None, :]) if keep else torch.ones(len(rows), len(keys), dtype=torch.bool)
+                live = keep(rows[:, None], keys[None, :]) if keep else torch.tensor(True)
                 mask[rows[:, None], keys[None, :]] = live
     below = torch.zeros(max(-start, 0), k_len, dtype=torch.bool)
     return torch.cat([below, mask[max(start, 0) :]])
@@ -203,7 +203,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = DTYPES[0] if device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1" else torch.float32
     heads = HEADS or 4
-    for batch, key_heads, q_len, k_len, head_dim in ((1, heads, 300, 300, 64), (2, 1, 100, 421, 32), (1, heads, 1, 77, 64)):
+    sizes = ((1, heads, 300, 300, 64), (2, 1, 100, 421, 32), (1, heads, 1, 77, 64))
+    for batch, key_heads, q_len, k_len, head_dim in sizes:
         torch.manual_seed(0)
         shapes = ((heads, q_len), (key_heads, k_len), (key_heads, k_len))
         tensors = [torch.randn(batch, h, n, head_dim, device=device, dtype=dtype) for h, n in shapes]

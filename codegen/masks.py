@@ -49,7 +49,7 @@ class Box:
 def _repeats(term: Term, period: int) -> bool:
     """Whether the term is the same at (q + period, k + period)."""
     match term:
-        case Binary("-" , Position("q"), Position("k")):
+        case Binary("-", Position("q"), Position("k")):
             return True
         case Binary("-", Binary("//", Position("q"), Constant(a)), Binary("//", Position("k"), Constant(b))):
             return a == b and period % a == 0

@@ -83,9 +83,7 @@ def runs_of(program: TileProgram, group: Group) -> tuple[Run, ...]:
 
 def _check_near_side(program: TileProgram, group: Group, sign: int, tail: GeometricTail) -> None:
     nearest_home = program.column_classes * (group.rows[0] // program.row_classes)
-    if group.columns[1] != INFINITY or (
-        sign < 0 and nearest_home + tail.offset + tail.scale < group.columns[0]
-    ):
+    if group.columns[1] != INFINITY or (sign < 0 and nearest_home + tail.offset + tail.scale < group.columns[0]):
         raise _too_irregular("powers cut by an absolute position")
 
 

@@ -98,9 +98,7 @@ class TileTable:
     tiles: NDArray[np.int32]
 
 
-def tile_table(
-    masks: TableMasks, block_m: int, block_n: int, rows: range, columns: int
-) -> tuple[TileTable, TileTable]:
+def tile_table(masks: TableMasks, block_m: int, block_n: int, rows: range, columns: int) -> tuple[TileTable, TileTable]:
     """The table by query tiles of `rows`, and the table by key tiles below `columns`.
 
     Cost

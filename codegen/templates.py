@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-IMPORTS = '''
+IMPORTS = """
 from __future__ import annotations
 
 import os
@@ -17,13 +17,13 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = $pattern
 DIGEST = "$digest"
-'''
+"""
 
-MASK = '''
+MASK = """
 @triton.jit
 def $name(q, k):
     return $condition
-'''
+"""
 
 JUMPS = '''
 @triton.jit
@@ -48,7 +48,10 @@ def tiles_in_jumps(room, SCALE: tl.constexpr, BASE: tl.constexpr, WIDTH: tl.cons
 
 FORWARD = '''
 @triton.jit
-def attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+def attend(
+    acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr, BLOCK_N:
+    tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):
     """One key tile of the running softmax, in base 2; `keep` is read only where the tile is masked."""
     b_k = k_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
     b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
@@ -74,7 +77,10 @@ def store_rows(ptr, i_bh, values, o_m, i, q_start, q_len, head_dim, BLOCK_M: tl.
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
-def forward_kernel(q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+def forward_kernel(
+    q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads, group, head_dim:
+    tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):
     """Output and log-sum-exp of one query tile of one head."""
     BLOCK_M: tl.constexpr = $block_m
     BLOCK_N: tl.constexpr = $block_n
@@ -108,7 +114,10 @@ $walk
 
 BACKWARD = '''
 @triton.jit(do_not_specialize=["q_len", "q_start"])
-def rows_kernel(o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, head_dim: tl.constexpr, D: tl.constexpr):
+def rows_kernel(
+    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, head_dim: tl.constexpr, D:
+    tl.constexpr,
+):
     """What the backward kernels ask of each row of a query tile, laid out tile by tile.
 
     Log-sum-exp in base 2, +inf for a row outside or without a key, so that its p is 0; and
@@ -135,7 +144,10 @@ def rows_kernel(o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_
 
 
 @triton.jit
-def add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+def add_dq(
+    acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr,
+    BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):
     """One key tile's share of dq, not yet scaled."""
     b_k = k_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
     b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
@@ -149,7 +161,10 @@ def add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, start, scal
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
-def dq_kernel(q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+def dq_kernel(
+    q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale, softmax_scale, q_len, k_len,
+    q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):
     """The gradient of one query tile of one head."""
     BLOCK_M: tl.constexpr = $dq_block_m
     BLOCK_N: tl.constexpr = $dq_block_n
@@ -176,7 +191,10 @@ $dq_walk
 
 
 @triton.jit
-def add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, scale, keep, MASKED: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+def add_dkdv(
+    dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, scale, keep,
+    MASKED: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):
     """One query tile's share of dk (not yet scaled) and dv; scores stand transposed, keys down, queries across."""
     b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
     b_lse = tl.load(row_lse_ptr + o_row)
@@ -194,7 +212,10 @@ def add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b,
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
-def dkdv_kernel(q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale, softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr):
+def dkdv_kernel(
+    q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale, softmax_scale,
+    q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr,
+):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
     BLOCK_M: tl.constexpr = $dkdv_block_m
     BLOCK_N: tl.constexpr = $dkdv_block_n
@@ -297,7 +318,16 @@ def launch_backward(
     row_delta = torch.empty_like(row_lse)
     if row_tiles:
         rows_kernel[(row_tiles,)](
-            out.contiguous(), d_out, lse, d_lse.contiguous(), row_lse, row_delta, q_len, q_start, head_dim=head_dim, D=width
+            out.contiguous(),
+            d_out,
+            lse,
+            d_lse.contiguous(),
+            row_lse,
+            row_delta,
+            q_len,
+            q_start,
+            head_dim=head_dim,
+            D=width,
         )
     numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
     precision = "ieee" if q.dtype == torch.float32 else "tf32"

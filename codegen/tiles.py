@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import lcm
 
+from sparsedsl.codegen.geometric import geometric_tail
+from sparsedsl.codegen.masks import Box, positions, simplified
 from sparsedsl.errors import NoNormalForm
 from sparsedsl.index import TRUE, Predicate
 from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, IntegerSet, Segment
 from sparsedsl.normal import NormalForm, Periodic, normalise
 from sparsedsl.pattern import Pattern
-
-from sparsedsl.codegen.geometric import geometric_tail
-from sparsedsl.codegen.masks import Box, positions, simplified
 
 # Beyond this many classes a program is better told as a table.
 MOST_CLASSES = 1 << 10
@@ -141,7 +140,12 @@ def schedule(pattern: Pattern, block_m: int, block_n: int) -> TileProgram:
                     visits[c] |= run
     groups = [Group(mask, rows, columns, tuple(visits)) for (mask, rows, columns), visits in found.items()]
     return TileProgram(
-        block_m, block_n, row_classes, column_classes, _joined(_few_masks(groups, predicate)), form.looks_ahead
+        block_m,
+        block_n,
+        row_classes,
+        column_classes,
+        _joined(_few_masks(groups, predicate)),
+        form.looks_ahead,
     )
 
 
@@ -189,7 +193,9 @@ def _runs(partial: IntegerSet) -> Iterator[IntegerSet]:
             continue
         first = lo if lo > -INFINITY else lo - 1
         last = hi if hi == INFINITY else hi - 1
-        yield from (IntegerSet.interval(*ends) for ends in ((lo, first + 1), (first + 1, last), (last, hi)) if ends[0] < ends[1])
+        yield from (
+            IntegerSet.interval(*ends) for ends in ((lo, first + 1), (first + 1, last), (last, hi)) if ends[0] < ends[1]
+        )
 
 
 def _tile_regions(breaks: tuple[int, ...], unit: int, size: int) -> list[tuple[int, int]]:
@@ -201,9 +207,7 @@ def _tile_regions(breaks: tuple[int, ...], unit: int, size: int) -> list[tuple[i
     return list(pairwise((*sorted(edges), INFINITY)))
 
 
-def _reachable(
-    rows: tuple[int, int], columns: tuple[int, int], row_classes: int, column_classes: int
-) -> IntegerSet:
+def _reachable(rows: tuple[int, int], columns: tuple[int, int], row_classes: int, column_classes: int) -> IntegerSet:
     """The y that can occur at all: home(i) - j with i in rows and j in columns."""
     first = column_classes * (rows[0] // row_classes)
     low = -INFINITY if columns[1] == INFINITY else first - columns[1] + 1
@@ -236,8 +240,10 @@ def _overlap(piece: tuple[int, int], tiles: tuple[int, int], unit: int, size: in
     """The offsets inside a tile of the region that lie in the piece, as [from, to); None where none do."""
     start, end = piece[0] * unit, piece[1] if piece[1] == INFINITY else piece[1] * unit
     if tiles[1] - tiles[0] > 1:
-        inside = start <= tiles[0] * size and (tiles[1] == INFINITY or tiles[1] * size <= end) and (
-            tiles[1] != INFINITY or end == INFINITY
+        inside = (
+            start <= tiles[0] * size
+            and (tiles[1] == INFINITY or tiles[1] * size <= end)
+            and (tiles[1] != INFINITY or end == INFINITY)
         )
         return (0, size) if inside else None
     lo = max(0, start - tiles[0] * size)

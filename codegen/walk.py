@@ -50,9 +50,7 @@ def home_lines(program: TileProgram, names: Names) -> list[str]:
     return [f"place = {names.own} % {rows}", f"home = {_scaled(columns, f'({names.own} // {rows})')}"]
 
 
-def loop_lines(
-    section: Section, names: Names, number: int, body: Sequence[str]
-) -> list[str]:
+def loop_lines(section: Section, names: Names, number: int, body: Sequence[str]) -> list[str]:
     """A loop over the section's tiles around `body`, which may use the visited tile's name."""
     lines: list[str] = []
     starts, counts = [], []
@@ -239,5 +237,3 @@ def _description(run: Run, own: str) -> str:
 
 def _range(span: tuple[int, int]) -> str:
     return f"[{span[0]}, {'...' if span[1] == INFINITY else span[1]})"
-
-

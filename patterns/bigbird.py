@@ -10,9 +10,7 @@ from sparsedsl.constructors import causal, random_blocks, sink, sliding
 from sparsedsl.pattern import Pattern
 
 
-def bigbird(
-    *, block: int = 64, window: int = 3, random: int = 3, global_blocks: int = 2, seed: int = 0
-) -> Pattern:
+def bigbird(*, block: int = 64, window: int = 3, random: int = 3, global_blocks: int = 2, seed: int = 0) -> Pattern:
     """A causal BigBird: the last `window` blocks, the first `global_blocks`, and `random` blocks drawn.
 
     Set

@@ -55,8 +55,8 @@ def ppa(*, p: float = 0.5, window: int = 64, reach: int = 131072) -> Pattern:
 
 def _floor_of_power(j: int, p: Fraction) -> int:
     """floor(j**p), exactly: a float decides, unless it is so near a whole number that it could be wrong."""
-    power = j ** float(p)
+    power: float = float(j) ** float(p)
     near = round(power)
     if abs(power - near) > 1e-9 * power:
         return int(power)
-    return near if j**p.numerator >= near**p.denominator else near - 1
+    return near if int(j**p.numerator) >= int(near**p.denominator) else near - 1

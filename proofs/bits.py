@@ -152,6 +152,5 @@ def _digit_masks(length: int) -> tuple[int, ...]:
 def _rest_words(period: int) -> tuple[int, ...]:
     """For each binary digit, the d < period with that digit set in -d mod period."""
     return tuple(
-        sum(1 << d for d in range(period) if (-d % period) >> digit & 1)
-        for digit in range((period - 1).bit_length())
+        sum(1 << d for d in range(period) if (-d % period) >> digit & 1) for digit in range((period - 1).bit_length())
     )

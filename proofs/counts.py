@@ -82,9 +82,7 @@ class _EarlierUnits:
     def of(self, query: int) -> int:
         """The earlier units that one unit reads."""
         (cells,) = (cells for lo, hi, cells in self.bands if lo <= query < hi)
-        return sum(
-            cell.row(query).count(max(1, query - piece[1] + 1), query - piece[0] + 1) for piece, cell in cells
-        )
+        return sum(cell.row(query).count(max(1, query - piece[1] + 1), query - piece[0] + 1) for piece, cell in cells)
 
     def total(self, end: int) -> int:
         """The sum over the queries before `end`, by closed forms."""
@@ -121,9 +119,7 @@ class _EarlierUnits:
                     yield from _near_ends(rows, first, hi, period)
 
 
-def _near_ends(
-    rows: list[tuple[tuple[int, int], IntegerSet]], first: int, end: int, step: int
-) -> Iterator[int]:
+def _near_ends(rows: list[tuple[tuple[int, int], IntegerSet]], first: int, end: int, step: int) -> Iterator[int]:
     """The queries first, first + step, ... below end within a common period of an end of a segment."""
     # At the end of a key piece the query's own key may come or go.
     ends = {first, end} | {key for piece, _ in rows for key in piece if key < INFINITY}
@@ -145,7 +141,7 @@ class _Queries(NamedTuple):
 
     first: int
     step: int
-    count: int
+    number: int
 
 
 def _at_most(queries: _Queries, start: int, step: int, count: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 
 from sparsedsl.integers import INFINITY
 from sparsedsl.proofs.bits import lowest, ones

@@ -14,7 +14,7 @@ its own set of queries (`AbsoluteKey`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import lcm
@@ -36,24 +36,20 @@ MOST_BITS = 1 << 32
 class RegularKeys:
     """The pairs (Q, K) with K at or beyond the last break.
 
-    Let s = Q mod period, the class of Q. The distance d is in set s iff (Q, Q - d) is joined, for every Q of class s with
-    Q - d >= start. Distances below `base` are joined in every class (so is the residual connection there);
+    Let s = Q mod period, the class of Q. The distance d is in set s iff (Q, Q - d) is joined, for every Q of class s
+    with Q - d >= start. Distances below `base` are joined in every class (so is the residual connection there);
     the sets hold the distances from `base` on.
     """
 
-    def __init__(self, layers: list[PeriodicLayer], extent: Extent, *, start: int, residual: bool) -> None:
+    def __init__(self, layers: Sequence[PeriodicLayer], extent: Extent, *, start: int, residual: bool) -> None:
         self.extent, self.start, self.residual = extent, start, residual
         cells = [layer.form.cells[-1][-1] for layer in layers]
         self.period = lcm(*(cell.period for cell in cells))
         length = extent.units - start
-        self.rows = [
-            [progressions(cell.row(s), length) for s in range(self.period)] for cell in cells
-        ]
+        self.rows = [[progressions(cell.row(s), length) for s in range(self.period)] for cell in cells]
         self.loops = [[0 in cell.row(s) for s in range(self.period)] for cell in cells]
         # Class s has the distances 0, ..., limits[s] - 1: up to the distance of its last query from `start`.
-        self.limits = [
-            (last - start + 1 if (last := self._last_query(s)) >= start else 0) for s in range(self.period)
-        ]
+        self.limits = [(last - start + 1 if (last := self._last_query(s)) >= start else 0) for s in range(self.period)]
         self.sets = [1 if limit else 0 for limit in self.limits]
         self.looped = [False] * self.period
         self.base = 0
@@ -101,9 +97,7 @@ class RegularKeys:
         """What the layers so far join."""
         extent = self.extent
         gap = INFINITY if self.solid == INFINITY else extent.token_gap(self.solid)
-        if gap > 1 and any(
-            not looped and self._queries_of(s, with_pairs=True) for s, looped in enumerate(self.looped)
-        ):
+        if gap > 1 and any(not looped and self._queries_of(s, with_pairs=True) for s, looped in enumerate(self.looped)):
             gap = 1
         return Snapshot(gap == INFINITY, self._seen(), gap)
 
@@ -216,7 +210,7 @@ def _last_term(progression: tuple[int, int, int]) -> int:
 class AbsoluteKey:
     """The pairs (Q, key) of one key before the last break: bit Q says whether Q is joined to it."""
 
-    def __init__(self, layers: list[PeriodicLayer], extent: Extent, *, key: int, residual: bool) -> None:
+    def __init__(self, layers: Sequence[PeriodicLayer], extent: Extent, *, key: int, residual: bool) -> None:
         self.layers, self.extent, self.key, self.residual = layers, extent, key, residual
         self.queries = 1 << key
         self.looped = False
@@ -279,9 +273,7 @@ class AbsoluteKey:
         return rows * 8 * (256 + self.extent.units // 8)
 
 
-def periodic_course(
-    layers: list[PeriodicLayer], schedule: Schedule, extent: Extent, *, residual: bool
-) -> Course:
+def periodic_course(layers: Sequence[PeriodicLayer], schedule: Schedule, extent: Extent, *, residual: bool) -> Course:
     """The course of all pairs of a causal pattern with a normal form.
 
     Cost

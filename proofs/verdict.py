@@ -1,4 +1,4 @@
-"""check: does every token reach every earlier token through the layers of a pattern?"""
+"""The check of a pattern: does every token reach every earlier token through its layers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def check(
     layers: int | None = None,
     residual: bool = True,
 ) -> Verdict:
-    """Does every token reach every earlier token within the layers, and how many layers would it take?
+    """Say whether every token reaches every earlier token within the layers, and how many layers it would take.
 
     Set
         Pairs (i, j) are joined if a path of at most L edges leads from query i down to key j, the h-th edge
@@ -126,9 +126,7 @@ def check(
     try:
         problem = problem_of(pattern, seq_len=seq_len, layers=layers)
         if problem.graphs is None:
-            course = periodic_course(
-                problem.periodic, problem.schedule, problem.extent, residual=residual
-            )
+            course = periodic_course(problem.periodic, problem.schedule, problem.extent, residual=residual)
             counts = [form_counts(layer, problem.extent) for layer in problem.periodic]
         else:
             course = graph_course(problem.graphs, problem.schedule, residual=residual)
@@ -138,9 +136,7 @@ def check(
     return _verdict(str(pattern), problem, course, counts, residual=residual)
 
 
-def _verdict(
-    text: str, problem: Problem, course: Course, counts: list[Counts], *, residual: bool
-) -> Verdict:
+def _verdict(text: str, problem: Problem, course: Course, counts: list[Counts], *, residual: bool) -> Verdict:
     extent = problem.extent
     length = extent.seq_len
     triangle = length * (length + 1) // 2

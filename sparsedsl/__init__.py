@@ -18,7 +18,7 @@ _root = Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
     __path__.append(str(_root))
 
-from sparsedsl.errors import SparseDSLError  # noqa: E402  (the path above must be known first)
+from sparsedsl.arithmetic import where  # noqa: E402
 from sparsedsl.constructors import (  # noqa: E402
     causal,
     chunked,
@@ -34,10 +34,10 @@ from sparsedsl.constructors import (  # noqa: E402
     sliding,
     strided,
 )
+from sparsedsl.errors import SparseDSLError  # noqa: E402  (the path above must be known first)
 from sparsedsl.layers import PerHead, Stack  # noqa: E402
 from sparsedsl.pattern import Pattern  # noqa: E402
 from sparsedsl.text import parse  # noqa: E402
-from sparsedsl.arithmetic import where  # noqa: E402
 
 if TYPE_CHECKING:
     from sympy import Symbol

@@ -29,9 +29,7 @@ class SparseDSLError(ValueError):
 
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", got: str = "", expected: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", got: str = "", expected: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where

@@ -180,9 +180,7 @@ class IntegerSet:
             period = lcm(left.period, right.period)
             if period > LONGEST_WORD:
                 raise WordTooLong(period)
-            word = operation(
-                repeated(left.word, left.period, period), repeated(right.word, right.period, period)
-            )
+            word = operation(repeated(left.word, left.period, period), repeated(right.word, right.period, period))
             raw.append(Segment(lo, hi, period, word))
         return IntegerSet(canonical(raw))
 
@@ -248,9 +246,7 @@ class IntegerSet:
                 raise WordTooLong(period * size)
             ones = (1 << size) - 1
             wide = word if period == 1 else sum(ones << r * size for r in range(period) if word >> r & 1)
-            raw.append(
-                Segment(multiply(lo, size), multiply(hi, size), period * size if period > 1 else 1, wide)
-            )
+            raw.append(Segment(multiply(lo, size), multiply(hi, size), period * size if period > 1 else 1, wide))
         return IntegerSet(canonical(raw))
 
     def scale(self, factor: int) -> IntegerSet:
@@ -265,9 +261,7 @@ class IntegerSet:
                 raw.append(Segment(lo * factor, lo * factor + 1))
                 continue
             spread = sum(1 << r * factor for r in range(period) if word >> r & 1)
-            raw.append(
-                Segment(multiply(lo, factor), add(multiply(add(hi, -1), factor), 1), period * factor, spread)
-            )
+            raw.append(Segment(multiply(lo, factor), add(multiply(add(hi, -1), factor), 1), period * factor, spread))
         return IntegerSet(canonical(raw))
 
     def sample(self, step: int, start: int = 0) -> IntegerSet:

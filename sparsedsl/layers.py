@@ -161,9 +161,7 @@ def checked_layers(call: str, patterns: Iterable[Layer]) -> tuple[Layer, ...]:
         if not isinstance(each, Layer):
             raise not_a_pattern(call, each)
     if not listed:
-        raise WrongValue(
-            "the list of patterns is empty", where=f"{call}([])", got="no pattern", expected="one or more"
-        )
+        raise WrongValue("the list of patterns is empty", where=f"{call}([])", got="no pattern", expected="one or more")
     return listed
 
 

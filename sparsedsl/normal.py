@@ -352,23 +352,17 @@ def _strictly_back(form: NormalForm) -> bool:
     return not any(row & ahead_or_same for _, cell in form.pieces() for row in cell.rows)
 
 
-def _overlaid(
-    left: NormalForm, right: NormalForm, join: Callable[[IntegerSet, IntegerSet], IntegerSet]
-) -> NormalForm:
+def _overlaid(left: NormalForm, right: NormalForm, join: Callable[[IntegerSet, IntegerSet], IntegerSet]) -> NormalForm:
     q_breaks = tuple(sorted({*left.q_breaks, *right.q_breaks}))
     k_breaks = tuple(sorted({*left.k_breaks, *right.k_breaks}))
-    cells = tuple(
-        tuple(left.cell_at(q, k).combined(right.cell_at(q, k), join) for k in k_breaks) for q in q_breaks
-    )
+    cells = tuple(tuple(left.cell_at(q, k).combined(right.cell_at(q, k), join) for k in k_breaks) for q in q_breaks)
     return _tidy(NormalForm(left.unit, False, q_breaks, k_breaks, cells))
 
 
 def _tidy(form: NormalForm) -> NormalForm:
     """Drop breaks with equal content on both sides."""
     rows = [0] + [a for a in range(1, len(form.q_breaks)) if form.cells[a] != form.cells[a - 1]]
-    columns = [0] + [
-        b for b in range(1, len(form.k_breaks)) if any(row[b] != row[b - 1] for row in form.cells)
-    ]
+    columns = [0] + [b for b in range(1, len(form.k_breaks)) if any(row[b] != row[b - 1] for row in form.cells)]
     return replace(
         form,
         q_breaks=tuple(form.q_breaks[a] for a in rows),
@@ -456,9 +450,7 @@ def _axis(position: Position, members: IntegerSet, unit: int) -> NormalForm:
     breaks = tuple(sorted({0, *ends}))
     contents = []
     for start in breaks:
-        period, word = next(
-            ((s.period, s.word) for s in members.segments if s.lo <= start < s.hi), (1, 0)
-        )
+        period, word = next(((s.period, s.word) for s in members.segments if s.lo <= start < s.hi), (1, 0))
         residues = IntegerSet.periodic(period, word)
         if position == Q:
             rows = tuple(EVERYTHING if r in residues else EMPTY for r in range(period))
@@ -480,9 +472,7 @@ def _tabulated(term: Term, members: IntegerSet, unit: int) -> NormalForm:
     q = np.arange(period, dtype=np.int64)[:, None]
     k = np.arange(period, dtype=np.int64)[None, :]
     table = members.contains(np.broadcast_to(evaluate(term, q, k), (period, period)))
-    rows = tuple(
-        IntegerSet.residues(period, [r - int(key) for key in np.flatnonzero(table[r])]) for r in range(period)
-    )
+    rows = tuple(IntegerSet.residues(period, [r - int(key) for key in np.flatnonzero(table[r])]) for r in range(period))
     return _single(Periodic(rows).reduced(), unit)
 
 

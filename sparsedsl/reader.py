@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import and_, or_, sub
+from types import UnionType
 from typing import NamedTuple, NoReturn
 
 from sparsedsl.errors import (
@@ -212,7 +213,7 @@ class Reader:
             case "~", (Pattern() | PerHead()) as pattern:
                 return self.built(lambda: ~pattern, start, operand)
             case (("~" | "not"), value) if isinstance(value, Predicate):
-                return self.built(lambda: negation(value), start, operand)
+                return self.built(lambda: negation(value), start, operand)  # type: ignore[arg-type]  # a union alias does not narrow
             case "-", (int() | float()) as number:
                 return self.built(lambda: -number, start)
             case "-", value if isinstance(value, Term):
@@ -233,9 +234,7 @@ class Reader:
                 return self.built(lambda: number_raised(number, power), base.start)
             case term, int() as power if isinstance(term, Term):
                 return self.built(lambda: raised(term, power), base.start, base)
-        self.mistake(
-            f"** does not join {kind(base.value)} and {kind(exponent.value)}", base.start, exponent.end
-        )
+        self.mistake(f"** does not join {kind(base.value)} and {kind(exponent.value)}", base.start, exponent.end)
 
     # --- values
 
@@ -288,11 +287,7 @@ class Reader:
         if self.in_condition:
             raise UnknownName("a condition knows no other names than q and k", where=place, got=name)
         if name not in self.names:
-            hint = (
-                "where(q - k < 4): q and k stand inside where"
-                if name in ("q", "k")
-                else nearest(name, self.names)
-            )
+            hint = "where(q - k < 4): q and k stand inside where" if name in ("q", "k") else nearest(name, self.names)
             raise UnknownName(f"there is no {name}", where=place, expected=one_of(self.names), hint=hint)
         if self.token.text != "(":
             call = call_text(name, self.names[name])
@@ -368,9 +363,7 @@ class Reader:
         return token.text
 
 
-def called(
-    name: str, function: Callable[..., object], values: list[object], by_name: dict[str, object]
-) -> object:
+def called(name: str, function: Callable[..., object], values: list[object], by_name: dict[str, object]) -> object:
     """What the function gives for these arguments, if they fit its signature."""
     try:
         inspect.signature(function).bind(*values, **by_name)
@@ -401,7 +394,7 @@ def call_text(name: str, function: Callable[..., object]) -> str:
 
 def kind(value: object) -> str:
     """The value's kind, in the user's words."""
-    kinds: list[tuple[object, str]] = [
+    kinds: list[tuple[type | UnionType, str]] = [
         (Pattern, "a pattern"),
         (PerHead, "a pattern for each head"),
         (Stack, "a stack"),

@@ -172,7 +172,7 @@ def loaded_by(program: str) -> set[str]:
     [
         "import sparsedsl",
         "import sparsedsl.cli",
-        "import sparsedsl as sd; sd.check(sd.sliding(4) | sd.power(), tokens=1024, layers=8)",
+        "import sparsedsl as sd; sd.check(sd.sliding(4) | sd.power(), seq_len=1024, layers=8)",
     ],
     ids=["package", "cli", "check"],
 )

@@ -98,11 +98,7 @@ ROWS = {
         ((10, 0, 4), (11, 0, 5)),
     ),
 }
-CASES = [
-    (name, n, *figures)
-    for name, row in ROWS.items()
-    for n, figures in zip(LENGTHS, row.figures, strict=False)
-]
+CASES = [(name, n, *figures) for name, row in ROWS.items() for n, figures in zip(LENGTHS, row.figures, strict=False)]
 
 
 def printed(name: str, n: int) -> Matrix:

@@ -81,9 +81,7 @@ class TestFiles:
         assert resolve("one.py") == sliding(8)
 
     def test_the_file_is_not_run_as_a_program(self) -> None:
-        write(
-            "one.py", "from sparsedsl import causal\npast = causal()\nif __name__ == '__main__':\n    1 / 0\n"
-        )
+        write("one.py", "from sparsedsl import causal\npast = causal()\nif __name__ == '__main__':\n    1 / 0\n")
         assert resolve("one.py") == causal()
 
 
