@@ -54,7 +54,9 @@ def main() -> None:
     live, square = int(mask.sum()), LENGTH * LENGTH
     print(f"\nAt {LENGTH} tokens, {HEADS} heads, head dim {HEAD_DIM}, on this CPU, forward and backward:")
     print(f"  pairs   {live:,} of the {square:,} that a dense mask holds ({live / square:.0%})")
-    print(f"  time    {sparse_seconds:.2f} s against {dense_seconds:.2f} s: {dense_seconds / sparse_seconds:.1f}x faster")
+    print(
+        f"  time    {sparse_seconds:.2f} s against {dense_seconds:.2f} s: {dense_seconds / sparse_seconds:.1f}x faster"
+    )
     share = verdict.live_pairs / (verdict.seq_len * (verdict.seq_len + 1) / 2)
     print(f"At {verdict.seq_len} tokens it reads {share:.1%} of the causal pairs: {1 / share:.1f}x fewer.")
 

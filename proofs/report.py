@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,3 +92,15 @@ def _intervals(intervals: Intervals, none: str) -> str:
     shown = [f"[{number(lo)}, {number(hi)})" for lo, hi in intervals.first[:INTERVALS_SHOWN]]
     more = ", ..." if intervals.count > INTERVALS_SHOWN else ""
     return f"{number(intervals.tokens)} positions in {number(intervals.count)} intervals: {', '.join(shown)}{more}"
+
+
+def path_report(q: int, k: int, path: Sequence[int] | None) -> str:
+    """A witness path, the top layer first."""
+    if path is None:
+        return f"query {number(q)} does not reach key {number(k)}"
+    layers = len(path) - 1
+    lines = [f"query {number(q)} reaches key {number(k)} in {layers} layer{'' if layers == 1 else 's'}"]
+    for below, (query, key) in enumerate(pairwise(path), 1):
+        step = f"distance {number(query - key)}" if query != key else "passed on"
+        lines.append(f"  layer {layers - below + 1:<4} {number(query)} -> {number(key)}  {step}")
+    return "\n".join(lines)

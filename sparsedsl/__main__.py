@@ -1,7 +1,8 @@
-"""`python -m sparsedsl`."""
+"""`python -m sparsedsl` is the command line."""
 
 import sys
 
 from sparsedsl.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

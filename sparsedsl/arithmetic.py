@@ -23,7 +23,8 @@ from sparsedsl.index import (
     comparison,
     negation,
 )
-from sparsedsl.pattern import Pattern, Where
+from sparsedsl.leaves import Where
+from sparsedsl.pattern import Pattern
 from sparsedsl.terms import Binary, Constant, K, Position, Q, Term, checked, raised
 from sparsedsl.text import parse_predicate
 
@@ -44,11 +45,11 @@ def where(condition: str | Predicate | sympy.Basic) -> Pattern:
     """{(q, k) : condition}: an arithmetic condition on the query's position q and the key's position k.
 
     Set
-        Terms are whole numbers, q and k, with `+ - * // % **`; `//` and `%` as in Python, by a positive number.
-        Terms are compared with `== != < <= > >=`; comparisons are joined by `& | ~`, each in parentheses, or by
-        `and or not`. The condition is a text; or a sympy expression over symbols named q and k, such as
-        `sparsedsl.q` and `sparsedsl.k`, of relations, And, Or, Not, Mod, floor and whole powers; or a predicate
-        of `sparsedsl.index` made of comparisons.
+        Terms are whole numbers, q and k, with `+ - * // % **`; `//` and `%` as in Python, by a positive
+        number. Terms are compared with `== != < <= > >=`; comparisons are joined by `& | ~`, each in
+        parentheses, or by `and or not`. The condition is a text; or a sympy expression over symbols named q
+        and k, such as `sparsedsl.q` and `sparsedsl.k`, of relations, And, Or, Not, Mod, floor and whole
+        powers; or a predicate of `sparsedsl.index` made of comparisons.
     Cost
         Time and memory O(size of the condition).
     Raises

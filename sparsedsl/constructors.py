@@ -7,21 +7,20 @@ from collections.abc import Iterable
 from sparsedsl.errors import EmptyWindow, WrongType, shown
 from sparsedsl.integers import LAST_POSITION
 from sparsedsl.layers import Layer, PerHead, Stack, checked_layers, not_a_pattern
-from sparsedsl.pattern import (
+from sparsedsl.leaves import (
     Causal,
     Chunked,
     Dilated,
     Empty,
     Full,
     Offsets,
-    Pattern,
     Power,
     RandomBlocks,
     Sink,
     Sliding,
     Strided,
-    whole,
 )
+from sparsedsl.pattern import Pattern, whole
 
 
 def sliding(window: int, *, ahead: int = 0) -> Pattern:

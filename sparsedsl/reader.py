@@ -1,6 +1,6 @@
-"""The grammar of pattern texts: a part of Python's expressions, read by hand, evaluated by nobody else.
+"""The grammar of pattern texts: a part of Python's expressions, read by hand; Python evaluates nothing.
 
-Two functions outside use it: `parse` and `parse_predicate` of `sparsedsl.text`.
+`parse` and `parse_predicate` of `sparsedsl.text` are the doors.
 """
 
 from __future__ import annotations
@@ -9,35 +9,22 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import and_, or_, sub
-from types import UnionType
 from typing import NamedTuple, NoReturn
 
-from sparsedsl.errors import (
-    SparseDSLError,
-    SyntaxMistake,
-    UnknownName,
-    WrongType,
-    WrongValue,
-    marked,
-    nearest,
-    one_of,
-    shown,
-)
+from sparsedsl.errors import SparseDSLError, SyntaxMistake, UnknownName, marked, nearest, one_of
 from sparsedsl.index import Predicate, Relation, all_of, any_of, comparison, negation
-from sparsedsl.integers import INFINITY
-from sparsedsl.layers import PerHead, Stack
+from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 from sparsedsl.terms import Constant, K, Operator, Q, Term, checked, raised
 from sparsedsl.tokens import Token, tokens
+from sparsedsl.values import call_text, called, kind, number, number_or_term, number_raised, repetition
 
 Names = Mapping[str, Callable[..., object]]
 
-# Parentheses and operators inside each other: Python's own stack bounds what can be read, printed and lowered.
+# Parentheses and operators inside each other; Python's stack bounds what can be read, printed and lowered.
 DEEPEST = 100
-LONGEST_LIST = 1 << 16
-LARGEST_EXPONENT = 62
 
-# Python's levels: `not` and comparisons stand between `and` and `|`; `~` and `-` before a value bind tightest.
+# Python's levels: `not` and comparisons are between `and` and `|`; `~` and `-` before a value bind tightest.
 _LEVELS = {"or": 1, "and": 2, "|": 5, "&": 6, "+": 7, "-": 7, "*": 8, "//": 8, "%": 8}
 _COMPARISON = 4
 _TIGHTEST = 9
@@ -193,7 +180,7 @@ class Reader:
         self.not_joined(sign, operands)
 
     def not_joined(self, sign: str, operands: list[Found]) -> NoReturn:
-        """Raise, for operands that the sign does not join; the first that differs from its neighbour is named."""
+        """Raise, for operands that the sign does not join."""
         left, right = operands[:2]
         hint = ""
         if sign in ("and", "or") and isinstance(left.value, Pattern | PerHead):
@@ -250,7 +237,7 @@ class Reader:
                     expected=".blocks(size) after a pattern",
                 )
             self.at += 1
-            found = self.call("blocks", found.value.blocks, found)
+            found = self.call("blocks", found.value.blocks, found.start, found)
         return found
 
     def atom(self) -> Found:
@@ -292,7 +279,7 @@ class Reader:
         if self.token.text != "(":
             call = call_text(name, self.names[name])
             self.mistake(f"{name} must be called", token.start, token.end, expected=call, hint=f"{name}(...)")
-        return self.call(name, self.names[name], Found(None, token.start, token.end))
+        return self.call(name, self.names[name], token.start)
 
     def listed(self, opening: Token) -> Found:
         """The rest of a list, or of a set of numbers."""
@@ -319,8 +306,8 @@ class Reader:
             self.mistake(f"{opening.text} is not closed", opening.start, opening.end, expected=closing)
         self.unexpected(f"an operator, or {closing}", hint="== to compare" if self.token.text == "=" else "")
 
-    def call(self, name: str, function: Callable[..., object], before: Found) -> Found:
-        """The value of a call whose name, or the pattern before its dot, is `before`."""
+    def call(self, name: str, function: Callable[..., object], start: int, *before: Found) -> Found:
+        """The value of the call; `before` is the pattern before the dot of `.blocks`."""
         opening = self.token
         if not self.accept("("):
             self.unexpected(f"( after {name}")
@@ -341,8 +328,8 @@ class Reader:
         self.in_condition = outside
         values = [found.value for found in positional]
         by_name = {key: found.value for key, found in named.items()}
-        parts = (before, *positional, *named.values())
-        return self.built(lambda: called(name, function, values, by_name), before.start, *parts)
+        parts = (*before, *positional, *named.values())
+        return self.built(lambda: called(name, function, values, by_name), start, *parts)
 
     def keyword(self, name: str, function: Callable[..., object], given: Mapping[str, Found]) -> str:
         """Step over `keyword=`, if that comes next, and give the keyword; else give ""."""
@@ -361,90 +348,3 @@ class Reader:
             self.mistake(f"{token.text} is given twice", token.start, token.end)
         self.at += 2
         return token.text
-
-
-def called(name: str, function: Callable[..., object], values: list[object], by_name: dict[str, object]) -> object:
-    """What the function gives for these arguments, if they fit its signature."""
-    try:
-        inspect.signature(function).bind(*values, **by_name)
-    except TypeError as error:
-        raise SyntaxMistake(
-            f"{name} is called with other arguments than it takes",
-            got=str(error),
-            expected=call_text(name, function),
-        ) from None
-    try:
-        return function(*values, **by_name)
-    except SparseDSLError:
-        raise
-    except TypeError as error:
-        raise WrongType(
-            f"{name} does not take arguments of these types",
-            got=str(error),
-            expected=call_text(name, function),
-        ) from error
-
-
-def call_text(name: str, function: Callable[..., object]) -> str:
-    """The call with its parameters, such as `sliding(window, *, ahead=0)`."""
-    signature = inspect.signature(function)
-    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
-    return f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
-
-
-def kind(value: object) -> str:
-    """The value's kind, in the user's words."""
-    kinds: list[tuple[type | UnionType, str]] = [
-        (Pattern, "a pattern"),
-        (PerHead, "a pattern for each head"),
-        (Stack, "a stack"),
-        (Term, "a term"),
-        (Predicate, "a condition"),
-        (int | float, "a number"),
-        (str, "a quoted text"),
-        (list, "a list"),
-    ]
-    return next((words for each, words in kinds if isinstance(value, each)), "a set")
-
-
-def number(text: str) -> int | float:
-    """The number that a token states."""
-    try:
-        value = float(text) if any(letter in text for letter in ".eE") else int(text)
-    except ValueError:
-        raise SyntaxMistake("a number is malformed", got=shown(text)) from None
-    return bounded(value)
-
-
-def bounded(value: int | float) -> int | float:
-    """The number, if it is below 2**62 in size."""
-    if abs(value) >= INFINITY:
-        raise WrongValue("a number is too large", got=shown(value), expected="below 2**62 in size")
-    return value
-
-
-def number_raised(base: int, exponent: int) -> int | float:
-    """base ** exponent, if that is a whole number below 2**62 in size."""
-    if not 0 <= exponent <= LARGEST_EXPONENT:
-        raise WrongValue(
-            "an exponent is out of range",
-            got=f"{shown(base)} ** {shown(exponent)}",
-            expected=f"0 <= exponent <= {LARGEST_EXPONENT}",
-        )
-    return bounded(base**exponent)
-
-
-def number_or_term(term: Term) -> int | Term:
-    """A constant as a number, any other term as it is."""
-    return term.value if isinstance(term, Constant) else term
-
-
-def repetition(values: list[object], times: int) -> list[object]:
-    """The list, `times` times over."""
-    if not 0 <= times * len(values) <= LONGEST_LIST:
-        raise WrongValue(
-            "a list is too long",
-            got=f"{len(values)} * {shown(times)} entries",
-            expected=f"at most {LONGEST_LIST}",
-        )
-    return values * times

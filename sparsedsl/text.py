@@ -10,8 +10,10 @@ from sparsedsl import constructors
 from sparsedsl.errors import SyntaxMistake, WrongType, marked, shown
 from sparsedsl.index import Predicate
 from sparsedsl.layers import PerHead, Stack
-from sparsedsl.pattern import Pattern, Where
-from sparsedsl.reader import Names, Reader, kind
+from sparsedsl.leaves import Where
+from sparsedsl.pattern import Pattern
+from sparsedsl.reader import Names, Reader
+from sparsedsl.values import kind
 
 LONGEST_TEXT = 200_000
 
@@ -19,13 +21,13 @@ LONGEST_TEXT = 200_000
 def parse(text: str, *, names: Names | None = None) -> Pattern | PerHead | Stack:
     """The pattern, per-head pattern or stack that a text declares; `parse(str(p)) == p` for each of them.
 
-    `names` adds calls to those of the constructors, such as the library's: functions that take numbers, quoted
-    texts, patterns or lists of these, and give a pattern. A name of the language keeps its meaning.
+    `names` adds calls to those of the constructors, such as the library's: functions that take numbers,
+    quoted texts, patterns or lists of these, and give a pattern. A name of the language keeps its meaning.
 
     Cost
         Time and memory O(length of the text), which has at most 200 000 characters.
     Raises
-        SyntaxMistake, UnknownName, or what a constructor raises; `where` shows the line with the place marked.
+        SyntaxMistake, UnknownName, or what a constructor raises; `where` is the line with the place marked.
     Example
         >>> str(parse("sliding(4*1024) & (strided(8) | sink(count=4)).blocks(2**6)"))
         'sliding(4096) & (strided(8) | sink(4)).blocks(64)'

@@ -22,7 +22,9 @@ def modules_of(package: str) -> list[str]:
     # The folder of __init__.py alone: `__path__` of sparsedsl may hold the checkout's root as well.
     file = importlib.import_module(package).__file__
     assert file is not None
-    return [package, *(f"{package}.{found.name}" for found in pkgutil.iter_modules([str(Path(file).parent)]))]
+    found = pkgutil.iter_modules([str(Path(file).parent)])
+    # Importing __main__ runs the command line.
+    return [package, *(f"{package}.{each.name}" for each in found if each.name != "__main__")]
 
 
 @pytest.mark.parametrize("name", sorted({name for package in PACKAGES for name in modules_of(package)}))

@@ -20,7 +20,8 @@ from sparsedsl.constructors import (
 )
 from sparsedsl.index import Comparison, Constant, K, Predicate, Q, binary
 from sparsedsl.layers import PerHead, Stack
-from sparsedsl.pattern import Pattern, Where
+from sparsedsl.leaves import Where
+from sparsedsl.pattern import Pattern
 
 small = st.integers(1, 6)
 

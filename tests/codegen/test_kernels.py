@@ -1,0 +1,139 @@
+"""The emitted kernels in Triton's interpreter, and the CPU road, against dense attention in float64."""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsedsl.arithmetic import where
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.constructors import causal, chunked, dilated, empty, full, per_head, power, sink, sliding, strided
+from sparsedsl.layers import PerHead
+from sparsedsl.pattern import Pattern
+from tests.codegen.oracle import assert_within_rule, dense_attention, dense_mask, random_inputs
+
+SMALL = Tiling("small", 128, 4, Tiles(16, 16, 4, 1), Tiles(16, 16, 4, 1), Tiles(16, 32, 4, 1))
+PATTERNS: dict[str, Pattern | PerHead] = {
+    "sliding": sliding(20),
+    "power blocks": (sliding(2) | power() | sink(1)).blocks(32) & causal(),
+    "power tokens": power(),
+    "dilated": dilated(9, 3),
+    "strided": strided(24) & causal(),
+    "chunked": chunked(40) & causal(),
+    "full": full(),
+    "both ways": sliding(5, ahead=7),
+    "empty": empty(),
+    "global": (sliding(8) | sink(3) | where("q < 3")) & causal(),
+    "rows without keys": sliding(8) & where("q % 3 == 1"),
+    "per head": per_head([sliding(9), dilated(4, 5), causal(), sink(2) & causal()]),
+}
+SHAPES = ((1, 1, 4), (97, 97, 4), (31, 83, 2), (53, 20, 1), (1, 77, 1))
+_numbers = count()
+
+
+def load(source: str, folder: Path) -> ModuleType:
+    """Import a module's text from a folder of its own."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    path = folder / f"emitted_{next(_numbers)}.py"
+    path.write_text(source)
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def outcome(module: ModuleType, tensors: list[Tensor], **options: object) -> list[Tensor]:
+    """Output, dq, dk, dv; the log-sum-exp takes part in the loss."""
+    *leaves, weight = (each.detach().requires_grad_() for each in tensors)
+    out, lse = module.attention(*leaves, return_lse=True, **options)
+    finite = lse.masked_fill(lse == float("-inf"), 0.0)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum() + finite.sin().sum(), leaves)]
+
+
+def expected(
+    pattern: Pattern | PerHead, tensors: list[Tensor], dtype: torch.dtype, q_start: int | None = None
+) -> list[Tensor]:
+    *leaves, weight = (each.detach().to(dtype).requires_grad_() for each in tensors)
+    q, k, _ = leaves
+    mask = dense_mask(pattern, q.shape[1], q.shape[2], k.shape[2], q_start)
+    out, lse = dense_attention(*leaves, mask, q.shape[-1] ** -0.5)
+    finite = torch.where(mask.any(-1), lse, 0.0)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum() + finite.sin().sum(), leaves)]
+
+
+@pytest.fixture(params=["interpreter", "cpu"])
+def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "interpreter":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    new = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **o: new(*a, **o).fill_(float("nan")))
+    return str(request.param)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("name", PATTERNS)
+def test_equals_dense(name: str, road: str, tmp_path: Path) -> None:
+    pattern = PATTERNS[name]
+    module = load(emit(pattern, SMALL), tmp_path)
+    for q_len, k_len, key_heads in SHAPES:
+        tensors = random_inputs(4, key_heads, q_len, k_len, 32 if q_len == 97 else 16, torch.float32)
+        exact, eager = (expected(pattern, tensors, dtype) for dtype in (torch.float64, torch.float32))
+        assert_within_rule(outcome(module, tensors), exact, eager)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_layouts_scale_start_and_odd_head_dims(road: str, tmp_path: Path) -> None:
+    pattern = sliding(20)
+    module = load(emit(pattern, SMALL), tmp_path)
+    tensors = random_inputs(2, 2, 40, 64, 80, torch.float32)
+    exact, eager = (expected(pattern, tensors, dtype, 7) for dtype in (torch.float64, torch.float32))
+    moved = [each.transpose(1, 2).contiguous().transpose(1, 2) for each in tensors]
+    assert_within_rule(outcome(module, moved, q_start=7), exact, eager)
+    flipped = [-tensors[0], *tensors[1:]]
+    got = outcome(module, flipped, q_start=7, scale=-(80**-0.5))
+    got[1] = -got[1]
+    assert_within_rule(got, exact, eager)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_rows_without_a_key_are_exactly_empty(road: str, tmp_path: Path) -> None:
+    pattern = PATTERNS["rows without keys"]
+    module = load(emit(pattern, SMALL), tmp_path)
+    q, k, v, _ = (each.requires_grad_() for each in random_inputs(2, 2, 40, 40, 16, torch.float32))
+    out, lse = module.attention(q, k, v, return_lse=True)
+    dead = torch.arange(40) % 3 != 1
+    (dq,) = torch.autograd.grad(out.sum(), q)
+    assert (out[:, :, dead] == 0).all()
+    assert (lse[:, :, dead] == float("-inf")).all()
+    assert (dq[:, :, dead] == 0).all()
+    assert (lse[:, :, ~dead] > float("-inf")).all()
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_without_its_masks_the_comparison_fails(road: str, tmp_path: Path) -> None:
+    pattern = sliding(20)
+    mask = r"(def mask_\d+\(q, k\):\n    return ).*"
+    source, changed = re.subn(mask, r"\g<1>(q == q) & (k == k)", emit(pattern, SMALL))
+    assert changed
+    module = load(source, tmp_path)
+    tensors = random_inputs(2, 2, 97, 97, 16, torch.float32)
+    exact, got = expected(pattern, tensors, torch.float64), outcome(module, tensors)
+    for ours, want in zip(got, exact, strict=True):
+        assert (ours - want).abs().max() > 1e-2
+
+
+def test_emission_repeats_to_the_byte() -> None:
+    for pattern in PATTERNS.values():
+        assert emit(pattern, SMALL) == emit(pattern, SMALL)
