@@ -92,7 +92,10 @@ def check(case: Case, attn: CompiledAttention) -> dict[str, float]:
     usual = with_gradients(lambda q, k, v: eager(q, k, v, mask), tensors, DTYPE)
     block_mask = create_block_mask(case.mask, None, None, CHECKED_LENGTH, CHECKED_LENGTH, device="cuda")
     flex = torch.compile(flex_attention)
-    roads = {"ours": attn, "flex": lambda q, k, v: flex(q, k, v, block_mask=block_mask)}
+    roads: dict[str, Callable[..., Tensor]] = {
+        "ours": attn,
+        "flex": lambda q, k, v: flex(q, k, v, block_mask=block_mask),
+    }
     worst: dict[str, float] = {}
     for road, attend in roads.items():
         got = with_gradients(attend, tensors, DTYPE)
@@ -113,7 +116,7 @@ def median_ms(call: Callable[[], object], *, budget_ms: float = 400.0) -> float:
     torch.cuda.synchronize()
     times: list[float] = []
     while len(times) < 5 or (sum(times) < budget_ms and len(times) < 30):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         call()
         end.record()

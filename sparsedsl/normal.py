@@ -116,8 +116,10 @@ class NormalForm:
     @property
     def looks_ahead(self) -> bool:
         """Whether some query reads a key to its right."""
+        # In blocks, without the cut, even a block's own keys lie to the right of its first query.
+        ahead = _AHEAD if self.unit == 1 else IntegerSet.interval(-INFINITY, 1)
         return not self.cut and any(
-            bool(row & _AHEAD & _distances_between(q_piece, k_piece))
+            bool(row & ahead & _distances_between(q_piece, k_piece))
             for (q_piece, k_piece), cell in self.pieces()
             for row in cell.rows
         )

@@ -65,12 +65,11 @@ def outcome(module: ModuleType, tensors: list[Tensor], **options: object) -> lis
 def expected(
     pattern: Pattern | PerHead, tensors: list[Tensor], dtype: torch.dtype, q_start: int | None = None
 ) -> list[Tensor]:
-    *leaves, weight = (each.detach().to(dtype).requires_grad_() for each in tensors)
-    q, k, _ = leaves
+    q, k, v, weight = (each.detach().to(dtype).requires_grad_() for each in tensors)
     mask = dense_mask(pattern, q.shape[1], q.shape[2], k.shape[2], q_start)
-    out, lse = dense_attention(*leaves, mask, q.shape[-1] ** -0.5)
+    out, lse = dense_attention(q, k, v, mask, q.shape[-1] ** -0.5)
     finite = torch.where(mask.any(-1), lse, 0.0)
-    return [out.detach(), *torch.autograd.grad((out * weight).sum() + finite.sin().sum(), leaves)]
+    return [out.detach(), *torch.autograd.grad((out * weight).sum() + finite.sin().sum(), (q, k, v))]
 
 
 @pytest.fixture(params=["interpreter", "cpu"])

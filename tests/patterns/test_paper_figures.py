@@ -30,7 +30,8 @@ LEVELS = ((8, 1), (16, 2), (32, 4), (64, 8), (128, 16))
 
 
 def union(*masks: Matrix) -> Matrix:
-    return np.logical_or.reduce(masks)
+    joined: Matrix = np.logical_or.reduce(masks)
+    return joined
 
 
 class Row(NamedTuple):

@@ -67,7 +67,9 @@ class Oracle:
 
 def graph(layer: Pattern | PerHead, tokens: int) -> Matrix:
     """One layer as a matrix; the union of the heads."""
-    matrix: Matrix = layer.dense(tokens).any(axis=0) if isinstance(layer, PerHead) else layer.dense(tokens)
+    matrix: Matrix = layer.dense(tokens)
+    if isinstance(layer, PerHead):
+        matrix = np.asarray(matrix.any(axis=0))
     return matrix
 
 

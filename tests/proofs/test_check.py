@@ -39,7 +39,7 @@ def assert_agrees(pattern: Pattern | PerHead | Stack, seq_len: int, layers: int 
     assert verdict.live_pairs == max(int(layer.sum()) for layer in oracle.layers)
     triangle = seq_len * (seq_len + 1) // 2
     assert verdict.density == max(int(np.tril(layer).sum()) for layer in oracle.layers) / triangle
-    keyless = intervals(reduce(or_, (~layer.any(axis=1) for layer in oracle.layers)))
+    keyless = intervals(reduce(or_, (np.asarray(~layer.any(axis=1)) for layer in oracle.layers)))
     assert verdict.keyless.first == keyless[:16]
     assert verdict.keyless.count == len(keyless)
     assert verdict.keyless.tokens == sum(hi - lo for lo, hi in keyless)
@@ -51,7 +51,7 @@ def assert_agrees(pattern: Pattern | PerHead | Stack, seq_len: int, layers: int 
         assert verdict.reach[layer - 1] == joined[-1].sum()
         assert verdict.contiguous[layer - 1] == contiguous(joined & needed, ahead=verdict.ahead)
 
-    powers = oracle.powers(oracle.count if isinstance(pattern, Stack) else MOST_LAYERS)
+    powers = oracle.powers(len(pattern) if isinstance(pattern, Stack) else MOST_LAYERS)
     complete_at = [layer for layer, joined in enumerate(powers, 1) if (joined | ~needed).all()]
     assert verdict.settled
     assert verdict.depth == (complete_at[0] if complete_at else None)

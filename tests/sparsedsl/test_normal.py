@@ -130,7 +130,8 @@ def test_an_absolute_part_outside_the_rest_leaves_no_break() -> None:
 
 def test_chunks_have_one_row_for_each_place() -> None:
     form = normalise(chunked(4) & causal())
-    assert (form.unit, form.period) == (1, 4)
+    assert (form.unit, form.cut, form.period) == (4, True, 1)
+    form = form.refined(1)
     assert [list(form.cells[0][0].row(r).members(-9, 9)) for r in range(4)] == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
     form = normalise(chunked(4))
     assert (form.unit, form.period, form.looks_ahead) == (4, 1, True)
