@@ -108,18 +108,24 @@ def _single_residues(segment: Segment) -> Iterator[Segment]:
 
 
 def _stretch(group: Group, segments: dict[int, Segment], classes: int) -> Stretch:
-    # A class without this run takes another's bounds, so that equal bounds print as one; `present` turns it off.
+    # A class without this run takes bounds that keep the rest even, so that they print as one; `present` turns it off.
     some = next(iter(segments.values()))
-    every = [segments.get(c, some) for c in range(classes)]
     return Stretch(
         group.rows,
         group.columns,
         tuple(c in segments for c in range(classes)),
         some.period,
-        tuple(segment.word.bit_length() - 1 for segment in every),
-        None if some.lo == -INFINITY else tuple(segment.lo for segment in every),
-        None if some.hi == INFINITY else tuple(segment.hi - 1 for segment in every),
+        _filled({c: segment.word.bit_length() - 1 for c, segment in segments.items()}, classes),
+        None if some.lo == -INFINITY else _filled({c: each.lo for c, each in segments.items()}, classes),
+        None if some.hi == INFINITY else _filled({c: each.hi - 1 for c, each in segments.items()}, classes),
     )
+
+
+def _filled(known: dict[int, int], classes: int) -> tuple[int, ...]:
+    """The known values; the missing ones on the line through the first two known, or like the first."""
+    (start, value), *others = known.items()
+    slope = (others[0][1] - value) // (others[0][0] - start) if others else 0
+    return tuple(known.get(c, value + slope * (c - start)) for c in range(classes))
 
 
 def _too_irregular(got: str) -> NoNormalForm:
