@@ -153,10 +153,16 @@ def _stretch_lines(run: Stretch, first: str, end: str, start: str, count: str) -
 def _jump_lines(run: Jump, first: str, end: str, start: str, count: str) -> list[str]:
     """`start`: where the geometric tail begins; its room is the number of tiles up to the edge it runs to."""
     origin = _minus("home", tuple(run.sign * each for each in run.offset))
-    room = f"{start} - {first} + 1" if run.sign > 0 else f"{end} - {start}"
+    shape = f"{run.scale}, {run.base}, {run.width}, {visible_jumps(run)}"
+    lines = [f"{start} = {origin}"]
+    if run.sign > 0:
+        return [*lines, f"{count} = tiles_in_jumps({start} - {first} + 1, {shape})"]
+    # The nearest jumps may end before the first tile there is.
+    skipped = f"skipped{start.removeprefix('start')}"
     return [
-        f"{start} = {origin}",
-        f"{count} = tiles_in_jumps({room}, {run.scale}, {run.base}, {run.width}, {visible_jumps(run)})",
+        *lines,
+        f"{skipped} = tiles_in_jumps({first} - {start}, {shape})",
+        f"{count} = max(tiles_in_jumps({end} - {start}, {shape}) - {skipped}, 0)",
     ]
 
 
@@ -169,6 +175,8 @@ def _tile(run: Run, start: str, u: str) -> str:
     """The u-th tile of the run."""
     if isinstance(run, Stretch):
         return f"{start} + {u}" if run.step == 1 else f"{start} + {run.step} * {u}"
+    if run.sign < 0:
+        u = f"({u} + skipped{start.removeprefix('start')})"
     number = u if run.width == 1 else f"{u} // {run.width}"
     within = "" if run.width == 1 else f" + {u} % {run.width}"
     jump = f"jump({number}, {run.scale}, {run.base}, {visible_jumps(run)}){within}"

@@ -35,7 +35,7 @@ PATTERNS: dict[str, Pattern | PerHead] = {
     "rows without keys": sliding(8) & where("q % 3 == 1"),
     "per head": per_head([sliding(9), dilated(4, 5), causal(), sink(2) & causal()]),
 }
-SHAPES = ((1, 1, 4), (97, 97, 4), (31, 83, 2), (53, 20, 1), (1, 77, 1))
+SHAPES = ((1, 1, 4), (97, 97, 4), (31, 83, 2), (20, 210, 2), (53, 20, 1), (1, 77, 1))
 _numbers = count()
 
 
