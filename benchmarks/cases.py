@@ -1,0 +1,76 @@
+"""What is measured: a pattern, and the same mask written by hand, as a FlexAttention user would write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import sparsedsl as sd
+from sparsedsl.patterns.power import power_attention
+
+# (batch, head, query position, key position) -> whether the query reads the key; tensors that broadcast.
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+MASK_CHECK = (96, 9001)  # queries, keys; the keys reach over every distance of the cases
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One pattern to measure; `mask` states it a second time, independently."""
+
+    name: str
+    pattern: sd.Pattern
+    mask: MaskMod
+
+    def mask_agrees(self) -> bool:
+        """Whether mask and pattern are the same set, on a rectangle of pairs with all the keys in its past."""
+        q_len, k_len = MASK_CHECK
+        q, k = torch.arange(k_len - q_len, k_len)[:, None], torch.arange(k_len)[None, :]
+        zero = torch.zeros((), dtype=torch.int64)
+        return torch.equal(self.mask(zero, zero, q, k), torch.from_numpy(self.pattern.dense(q_len, k_len)))
+
+
+def window_mask(window: int) -> MaskMod:
+    """0 <= q - k < window."""
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (q - k < window)
+
+    return mask
+
+
+def dilated_mask(window: int, dilation: int) -> MaskMod:
+    """q - k is one of 0, dilation, ..., (window - 1) * dilation."""
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (q - k < window * dilation) & ((q - k) % dilation == 0)
+
+    return mask
+
+
+def power_mask(block: int, window: int) -> MaskMod:
+    """In blocks: a window, powers of two, and the first block; the form of PowerAttention's Algorithm 1."""
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        distance = q // block - k // block
+        return (q >= k) & ((distance < window) | ((distance & (distance - 1)) == 0) | (k < block))
+
+    return mask
+
+
+def causal_mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    """k <= q: what the dense kernels compute."""
+    return q >= k
+
+
+CASES = (
+    Case("sliding 1024", sd.sliding(1024), window_mask(1024)),
+    Case("sliding 4096", sd.sliding(4096), window_mask(4096)),
+    Case("power 128", power_attention(block=128, window=4), power_mask(128, 4)),
+    Case("power 256", power_attention(), power_mask(256, 5)),
+    Case("dilated 512 x 8", sd.dilated(512, dilation=8), dilated_mask(512, 8)),
+)
+DENSE = Case("dense causal", sd.causal(), causal_mask)

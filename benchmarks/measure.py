@@ -1,0 +1,182 @@
+"""One case from end to end: check it against the oracle, compare, time, and account for what it cost to prepare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+import sparsedsl as sd
+from benchmarks import peers
+from benchmarks.cases import DENSE, Case
+from benchmarks.oracle import FACTORS, FLOOR, Inputs, Oracle, largest_error, relative_distance
+from benchmarks.peers import Peer
+from benchmarks.record import Agreement, Check, Preparation, Record, Timing
+from benchmarks.timing import compilations, host_ms, peak_mib, samples
+from sparsedsl.codegen.header import live_pairs
+
+FARTHEST = 1e-2  # ours from FlexAttention's results, relative
+MOST_HOST_MS = 1.0
+TINY_LENGTH = 256
+NEW_LENGTHS = (4099, 1000, TINY_LENGTH)  # beside the timed ones: a prime, one that no tile divides, a short one
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The shapes of a run."""
+
+    device: str
+    lengths: tuple[int, ...]
+    heads: int
+    head_dim: int
+    dtype: torch.dtype
+    rounds: int
+
+    @property
+    def cuda(self) -> bool:
+        """Whether kernels of a GPU run."""
+        return self.device == "cuda"
+
+    def inputs(self, length: int) -> Inputs:
+        """Random inputs of one length."""
+        return Inputs.random(self.heads, length, self.head_dim, dtype=self.dtype, device=self.device)
+
+    def described(self) -> dict[str, int | str]:
+        """For the record."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"batch": 1, "heads": self.heads, "head dim": self.head_dim, "dtype": dtype, "rounds": self.rounds}
+
+
+def implementations(case: Case, length: int, settings: Settings) -> list[Peer]:
+    """Ours, and where there is a GPU FlexAttention; ready for one length."""
+    return [peers.ours(case), *([peers.flex(case, length)] if settings.cuda else [])]
+
+
+def measure(case: Case, settings: Settings, record: Record) -> None:
+    """All numbers of one case, at all lengths."""
+    if not case.mask_agrees():
+        record.complaints.append(f"{case.name}: the hand-written mask is not the pattern")
+        return
+    torch._dynamo.reset()  # its limit of recompilations counts over all cases
+    before = compilations()
+    start = perf_counter()
+    attention = sd.compile(case.pattern)
+    emit_ms = (perf_counter() - start) * 1e3
+    first = settings.lengths[0]
+    right: set[str] = set()
+    kernels = 0
+    for length in settings.lengths:
+        inputs = settings.inputs(length)
+        found = implementations(case, length, settings)
+        if length == first:
+            right = checked(case, found, inputs, record)
+            kernels = compilations() - before
+        found = [peer for peer in found if peer.name in right]
+        if length > first:
+            compare(case, found, inputs, record)
+        if settings.cuda:
+            record.flex_mask_ms[f"{case.name}, {length}"] = flex_mask_ms(case, length)
+        time_passes(case, found, inputs, live_pairs(case.pattern, length), settings, record)
+    for length in NEW_LENGTHS:
+        Peer(peers.OURS, attention).results(settings.inputs(length))
+    added = compilations() - before - kernels
+    account(case, settings, emit_ms, kernels, added, record)
+
+
+def measure_dense(settings: Settings, record: Record) -> None:
+    """Dense causal attention through each backend, once for each length."""
+    found = [peers.dense_causal(name) for name in (peers.CUDNN, peers.FLASH)]
+    right: set[str] = set()
+    for length in settings.lengths:
+        inputs = settings.inputs(length)
+        if length == settings.lengths[0]:
+            right = checked(DENSE, found, inputs, record)
+        pairs = length * (length + 1) // 2
+        time_passes(DENSE, [peer for peer in found if peer.name in right], inputs, pairs, settings, record)
+
+
+def checked(case: Case, found: Sequence[Peer], inputs: Inputs, record: Record) -> set[str]:
+    """The names of the implementations whose results are all within the error rule."""
+    oracle = Oracle.of(inputs, case.mask)
+    length = inputs.q.shape[2]
+    if oracle.pairs != live_pairs(case.pattern, length):
+        record.complaints.append(f"{case.name}: the mask has {oracle.pairs} live pairs, the count is another")
+        return set()
+    right = {peer.name for peer in found}
+    for peer in found:
+        got = peer.results(inputs)
+        for name, exact in oracle.exact.items():
+            eager = oracle.eager_errors[name]
+            error = largest_error(got[name], exact)
+            check = Check(case.name, length, peer.name, name, error, eager, FACTORS[name] * eager + FLOOR)
+            record.checks.append(check)
+            if not check.passed:
+                right.discard(peer.name)
+                record.complaints.append(
+                    f"{case.name}, {peer.name}: {name} is off by {error:.1e}, allowed is {check.allowed:.1e}"
+                )
+    return right
+
+
+def compare(case: Case, found: Sequence[Peer], inputs: Inputs, record: Record) -> None:
+    """Ours against FlexAttention's results, where the length is too great for the oracle."""
+    if [peer.name for peer in found] != [peers.OURS, peers.FLEX]:
+        return
+    length = inputs.q.shape[2]
+    ours, flex = (peer.results(inputs) for peer in found)
+    for name in ours:
+        distance = relative_distance(ours[name], flex[name])
+        record.agreements.append(Agreement(case.name, length, name, distance))
+        if not distance < FARTHEST:
+            record.complaints.append(f"{case.name}, {length} tokens: {name} is {distance:.1e} from FlexAttention's")
+
+
+def time_passes(
+    case: Case, found: Sequence[Peer], inputs: Inputs, pairs: int, settings: Settings, record: Record
+) -> None:
+    """Forward and backward of the implementations, in turn; `pairs` are the live pairs of one head."""
+    flops = 4 * settings.head_dim * settings.heads * pairs
+    length = inputs.q.shape[2]
+
+    def note(
+        direction: str, work: int, calls: Mapping[str, Callable[[], object]], whole: Mapping[str, Callable[[], object]]
+    ) -> None:
+        for name, ms in samples(calls, rounds=settings.rounds, cuda=settings.cuda).items():
+            peak = peak_mib(whole[name]) if settings.cuda else None
+            record.timings.append(Timing(case.name, length, direction, name, tuple(ms), work, peak))
+
+    with torch.no_grad():
+        forward = {peer.name: peer.forward(inputs) for peer in found}
+        note("forward", flops, forward, forward)
+    # The memory of a backward pass is that of a training step: both passes, and what is kept between them.
+    backward = {peer.name: peer.backward(inputs) for peer in found}
+    note("backward", flops * 5 // 2, backward, {peer.name: peer.training_step(inputs) for peer in found})
+
+
+def flex_mask_ms(case: Case, length: int) -> float:
+    """What a block mask costs once its maker is compiled."""
+    start = perf_counter()
+    peers.flex(case, length)
+    torch.cuda.synchronize()
+    return (perf_counter() - start) * 1e3
+
+
+def account(case: Case, settings: Settings, emit_ms: float, kernels: int, added: int, record: Record) -> None:
+    """What preparing costs: compilations, and the host's time for a call that leaves the device nearly idle."""
+    inputs = settings.inputs(TINY_LENGTH)
+    peer = peers.ours(case)
+    times = 16 * settings.rounds
+    with torch.no_grad():
+        forward = host_ms(peer.forward(inputs), times=times, cuda=settings.cuda)
+    backward = host_ms(peer.backward(inputs), times=times, cuda=settings.cuda)
+    record.preparations.append(Preparation(case.name, emit_ms, kernels, added, forward, backward))
+    if added:
+        record.complaints.append(f"{case.name}: new lengths compiled {added} kernels")
+    # On the CPU a call is the computation itself.
+    if settings.cuda and max(forward, backward) > MOST_HOST_MS:
+        record.complaints.append(
+            f"{case.name}: a call takes the host {forward:.2f} ms forward, {backward:.2f} ms backward; "
+            f"at most {MOST_HOST_MS} is meant"
+        )
