@@ -15,7 +15,7 @@ from benchmarks.oracle import FACTORS, FLOOR, Inputs, Oracle, largest_error, rel
 from benchmarks.peers import Peer
 from benchmarks.record import Agreement, Check, Preparation, Record, Timing
 from benchmarks.timing import compilations, host_ms, peak_mib, samples
-from sparsedsl.codegen.header import live_pairs
+from sparsedsl.live import live_pairs
 
 FARTHEST = 1e-2  # ours from FlexAttention's results, relative
 MOST_HOST_MS = 1.0

@@ -8,6 +8,52 @@ $cpu_runs
 
 """
 
+TABLE_ROAD = '''
+
+# (predicate, random choices) of each pattern that has a table.
+PREDICATES = (
+${predicates})
+
+
+@lru_cache(maxsize=16)
+def tile_tables(
+    block_m: int, block_n: int, q_start: int, q_len: int, k_len: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The live tiles by query tile, (starts, tiles), and by key tile, made once for each length."""
+    rows = range(max(q_start, 0) // block_m, (q_start + q_len - 1) // block_m + 1)
+    columns = -(-k_len // block_n)
+    parts, kinds = [], 0
+    with torch.device("cpu"):
+        for predicate, choices in PREDICATES:
+            i, j, kind = live_tiles(predicate, choices, block_m, block_n, rows, columns)
+            parts.append((i, j, kind + kinds))
+            kinds += 1 + 2 ** len(choices)
+        i, j, kind = (torch.cat(each) for each in zip(*parts, strict=True))
+        by_row = compressed(kind, i - rows.start, j, kinds, len(rows))
+        by_column = compressed(kind, j, i, kinds, columns)
+    row_starts, row_tiles, column_starts, column_tiles = (
+        each.to(device, torch.int32) for each in (*by_row, *by_column)
+    )
+    return row_starts, row_tiles, column_starts, column_tiles
+
+
+def table_runs(
+    number: int, masks: Sequence[Mask | None], i: int, key_tiles: int
+) -> list[tuple[range, Mask | None]]:
+    """The key tiles of query tile i on the CPU road, neighbours of one kind together."""
+    predicate, choices = PREDICATES[number]
+    _, tiles, kinds = live_tiles(predicate, choices, CPU_BLOCK_M, CPU_BLOCK_N, range(i, i + 1), key_tiles)
+    runs: list[tuple[range, Mask | None]] = []
+    last = -1
+    for tile, kind in sorted(zip(tiles.tolist(), kinds.tolist(), strict=True)):
+        if runs and kind == last and runs[-1][0].stop == tile:
+            runs[-1] = (range(runs[-1][0].start, tile + 1), masks[kind])
+        else:
+            runs.append((range(tile, tile + 1), masks[kind]))
+        last = kind
+    return runs
+'''
+
 OPERATOR = '''
 CAUSAL = $causal
 HEADS = $head_count

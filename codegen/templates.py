@@ -6,9 +6,9 @@ IMPORTS = """
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
+${cache_import}${table_imports}
 import torch
 import triton
 import triton.language as tl
@@ -19,11 +19,83 @@ PATTERN = $pattern
 DIGEST = "$digest"
 """
 
+TABLE_IMPORTS = """from hashlib import blake2b
+from typing import Any
+"""
+
 MASK = """
 @triton.jit
 def $name(q, k):
     return $condition
 """
+
+MASK_WITH_SETS = """
+@triton.jit
+def $name(q, k, constants):
+    return $condition
+
+
+def ${name}_on_cpu(q: Tensor, k: Tensor) -> Tensor:
+    return $on_cpu
+"""
+
+CONSTANTS = '''
+def packed_bits(spans: list[tuple[int, int]], lo: int, hi: int) -> list[int]:
+    """The numbers of the half-open spans as bits from lo to hi, 32 to an int32, the least bit first."""
+    bits = sum((1 << end - lo) - (1 << start - lo) for start, end in spans)
+    words = [bits >> 32 * word & 0xFFFFFFFF for word in range((hi - lo + 31) // 32)]
+    return [word - (word >> 31 << 32) for word in words]
+
+
+# What no short formula gives; its size follows the pattern, not any length.
+CONSTANTS = (
+${constants})
+
+
+@lru_cache(maxsize=None)
+def constants_on(device: torch.device) -> Tensor:
+    """The constants on a device."""
+    return torch.tensor(CONSTANTS, dtype=torch.int32, device=device)
+'''
+
+LISTS = '''
+@triton.jit
+def listed_below(bound, constants, start, many, TURN: tl.constexpr, WIDTH: tl.constexpr):
+    """How many tiles of a list stand below `bound`: `many` items, each again every TURN."""
+    bound = max(bound, 0)
+    items = tl.load(constants + start + tl.arange(0, WIDTH))
+    return bound // TURN * many + tl.sum((items < bound % TURN).to(tl.int32), 0)
+
+
+def listed_tiles(
+    home: int, start: int, many: int, width: int, turn: int, sign: int, first: int, end: int
+) -> Iterator[int]:
+    """The tiles of a list that are in [first, end)."""
+    items = CONSTANTS[start : start + many]
+    farthest = home - first if sign > 0 else end - 1 - home
+    for turns in range(max(farthest, -1) // turn + 1):
+        for item in items:
+            tile = home - sign * (turns * turn + item)
+            if first <= tile < end:
+                yield tile
+'''
+
+SETS = '''
+@triton.jit
+def listed(constants, value, START: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr):
+    """Whether the value is in a set that is kept as bits from LO to HI."""
+    bit = value - LO
+    inside = (bit >= 0) & (bit < HI - LO)
+    word = tl.load(constants + START + bit // 32, mask=inside, other=0)
+    return inside & (((word >> (bit % 32)) & 1) == 1)
+
+
+def listed_on_cpu(value: Tensor, start: int, lo: int, hi: int) -> Tensor:
+    """The same for a tensor on the CPU."""
+    bit = (value - lo).clamp(0, hi - lo - 1)
+    word = constants_on(torch.device("cpu"))[start + bit // 32]
+    return (value >= lo) & (value < hi) & ((word >> (bit % 32)) & 1 == 1)
+'''
 
 JUMPS = '''
 @triton.jit
@@ -78,7 +150,7 @@ def store_rows(ptr, i_bh, values, o_m, i, q_start, q_len, head_dim, BLOCK_M: tl.
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def forward_kernel(
-    q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads, group, head_dim:
+    ${forward_pointers}q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads, group, head_dim:
     tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head."""
@@ -162,8 +234,8 @@ def add_dq(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def dq_kernel(
-    q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale, softmax_scale, q_len, k_len,
-    q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+    ${dq_pointers}q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale, softmax_scale,
+    q_len, k_len, q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradient of one query tile of one head."""
     BLOCK_M: tl.constexpr = $dq_block_m
@@ -213,7 +285,7 @@ def add_dkdv(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def dkdv_kernel(
-    q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale, softmax_scale,
+    ${dkdv_pointers}q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale, softmax_scale,
     q_len, k_len, q_start, heads, group, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
@@ -283,7 +355,7 @@ def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) 
     grid = (batch * heads * tiles_in(q_start, q_len, $block_m),)
     if grid[0]:
         forward_kernel[grid](
-            tile_descriptor(q, $block_m),
+${forward_arrays}            tile_descriptor(q, $block_m),
             tile_descriptor(k, $block_n),
             tile_descriptor(v, $block_n),
             out,
@@ -333,7 +405,7 @@ def launch_backward(
     precision = "ieee" if q.dtype == torch.float32 else "tf32"
     if row_tiles:
         dq_kernel[(row_tiles,)](
-            tile_descriptor(q, $dq_block_m),
+${dq_arrays}            tile_descriptor(q, $dq_block_m),
             tile_descriptor(k, $dq_block_n),
             tile_descriptor(v, $dq_block_n),
             tile_descriptor(d_out, $dq_block_m),
@@ -350,7 +422,7 @@ def launch_backward(
     grid = (batch * key_heads * tiles_in(0, k_len, $dkdv_block_n),)
     if grid[0]:
         dkdv_kernel[grid](
-            tile_descriptor(q, $dkdv_block_m),
+${dkdv_arrays}            tile_descriptor(q, $dkdv_block_m),
             tile_descriptor(k, $dkdv_block_n),
             tile_descriptor(v, $dkdv_block_n),
             tile_descriptor(d_out, $dkdv_block_m),

@@ -6,6 +6,8 @@ floor out, so that the same source means the same on a GPU, in Triton's interpre
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sparsedsl.codegen.geometric import geometric_tail
 from sparsedsl.errors import Unsupported
 from sparsedsl.index import (
@@ -28,6 +30,11 @@ from sparsedsl.integers import IntegerSet, Segment
 # Positions in kernels are int32; a bound beyond them always holds.
 _LARGEST = (1 << 31) - 1
 _POSITIONS = (0, _LARGEST)
+# Sets of more pieces than this are looked up, bit by bit, as far as FARTHEST_BIT.
+MOST_COMPARISONS = 8
+FARTHEST_BIT = 1 << 20
+# (a value's source, the set) -> source of its membership, in one pair of parentheses.
+LookUp = Callable[[str, IntegerSet], str]
 _NUMBERS = IntegerSet.interval(-_LARGEST, _LARGEST + 1)
 
 
@@ -56,36 +63,49 @@ def _wrapped(text: str, own: int, level: int) -> str:
     return f"({text})" if own < level else text
 
 
-def predicate_source(predicate: Predicate) -> str:
-    """The predicate as an elementwise boolean expression over integer tensors `q` and `k`."""
-    return _source(predicate)[1:-1]
+def predicate_source(predicate: Predicate, look_up: LookUp | None = None) -> str:
+    """The predicate as an elementwise boolean expression over integer tensors `q` and `k`.
+
+    Sets of more than MOST_COMPARISONS pieces go through `look_up`; without it their size is told in words.
+    """
+    return _source(predicate, look_up)[1:-1]
 
 
-def _source(predicate: Predicate) -> str:
+def _source(predicate: Predicate, look_up: LookUp | None) -> str:
     """The predicate in one pair of parentheses."""
     match predicate:
         case Member(term, members):
-            return _either([_segment_source(term, segment) for segment in (members & _NUMBERS).segments], term, members)
+            return _member_source(term, members & _NUMBERS, look_up)
         case Comparison():
-            return _source(lowered(predicate))
+            return _source(lowered(predicate), look_up)
         case AllOf(parts):
-            return f"({' & '.join(map(_source, parts) if parts else ['q == q'])})"
+            return f"({' & '.join([_source(part, look_up) for part in parts] if parts else ['q == q'])})"
         case AnyOf(parts):
-            return f"({' | '.join(map(_source, parts) if parts else ['q != q'])})"
+            return f"({' | '.join([_source(part, look_up) for part in parts] if parts else ['q != q'])})"
         case Negation(part):
-            return f"(~{_source(part)})"
+            return f"(~{_source(part, look_up)})"
         case Chosen():
             raise Unsupported("a random choice cannot be decided inside a tile")
 
 
-def _either(pieces: list[str], term: Term, members: IntegerSet) -> str:
-    segments = (members & _NUMBERS).segments
+def _member_source(term: Term, members: IntegerSet, look_up: LookUp | None) -> str:
+    segments = list(members.segments)
+    pieces = []
     tail = geometric_tail(segments)
     if tail is not None and (tail.base, tail.offset, tail.width) == (2, 0, 1) and tail.scale.bit_count() == 1:
         value = term_source(term, 2)
         value = value if value.isidentifier() or value.startswith("(") else f"({value})"
-        power = f"(({value} >= {tail.scale}) & (({value} & ({value} - 1)) == 0))"
-        pieces = [*pieces[: tail.start], power]
+        pieces.append(f"(({value} >= {tail.scale}) & (({value} & ({value} - 1)) == 0))")
+        segments = segments[: tail.start]
+    if len(segments) > MOST_COMPARISONS:
+        listed = [
+            each for each in segments if each.lo >= -FARTHEST_BIT and each.hi <= FARTHEST_BIT and each.period == 1
+        ]
+        if look_up is None:
+            return f"({term_source(term)} in a set of {len(segments)} pieces)"
+        pieces.append(look_up(term_source(term), IntegerSet(tuple(listed))))
+        segments = [each for each in segments if each not in listed]
+    pieces = [_segment_source(term, segment) for segment in segments] + pieces
     if not pieces:
         return "(q != q)"
     return pieces[0] if len(pieces) == 1 else f"({' | '.join(pieces)})"

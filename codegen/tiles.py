@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from math import lcm
 
@@ -101,6 +102,7 @@ class TileProgram:
         return full, partial
 
 
+@lru_cache(maxsize=256)
 def schedule(pattern: Pattern, block_m: int, block_n: int) -> TileProgram:
     """The tile program of a periodic pattern.
 

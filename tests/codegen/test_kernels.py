@@ -15,9 +15,23 @@ from torch import Tensor
 from sparsedsl.arithmetic import where
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.tiling import Tiles, Tiling
-from sparsedsl.constructors import causal, chunked, dilated, empty, full, per_head, power, sink, sliding, strided
+from sparsedsl.constructors import (
+    causal,
+    chunked,
+    dilated,
+    empty,
+    full,
+    offsets,
+    per_head,
+    power,
+    random_blocks,
+    sink,
+    sliding,
+    strided,
+)
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
+from sparsedsl.patterns.longnet import longnet
 from tests.codegen.oracle import assert_within_rule, dense_attention, dense_mask, random_inputs
 
 SMALL = Tiling("small", 128, 4, Tiles(16, 16, 4, 1), Tiles(16, 16, 4, 1), Tiles(16, 32, 4, 1))
@@ -33,6 +47,15 @@ PATTERNS: dict[str, Pattern | PerHead] = {
     "empty": empty(),
     "global": (sliding(8) | sink(3) | where("q < 3")) & causal(),
     "rows without keys": sliding(8) & where("q % 3 == 1"),
+    "squares": sliding(3) | offsets(n * n for n in range(2, 15)),
+    "uneven steps": (strided(56) | sliding(2)) & causal(),
+    "uneven steps ahead": strided(104) | sliding(3, ahead=2),
+    "powers behind a sink": (power() | sink(50)) & where("(k < 40) | (k > 80)") & causal(),
+    "random blocks": (sliding(20) | random_blocks(16, 2, seed=1)) & causal(),
+    "random, both ways": sliding(5, ahead=5) | random_blocks(32, 1),
+    "no period": where("(q * q % 7 == k % 3) & (k <= q)") & where("(q + k) // 30 < 5"),
+    "heads on both roads": per_head([sliding(9), random_blocks(16, 1) & causal(), power(), random_blocks(16, 2)]),
+    "longnet": longnet(segments=[16, 32, 64], dilations=[1, 2, 4], heads=4),
     "per head": per_head([sliding(9), dilated(4, 5), causal(), sink(2) & causal()]),
 }
 SHAPES = ((1, 1, 4), (97, 97, 4), (31, 83, 2), (20, 210, 2), (53, 20, 1), (1, 77, 1))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sparsedsl.codegen.runs import Stretch, runs_of
-from sparsedsl.codegen.table import TableMasks, tile_table
+from sparsedsl.codegen.runs import Listed, Stretch, runs_of
+from sparsedsl.codegen.table import compressed, live_tiles
+from sparsedsl.codegen.table_masks import TableMasks, encoded
 from sparsedsl.codegen.tiles import TileProgram, schedule
+from sparsedsl.codegen.tiling import Tiles
+from sparsedsl.constructors import random_blocks
 from sparsedsl.errors import NoNormalForm, Unsupported
-from sparsedsl.index import TRUE, holds
+from sparsedsl.index import TRUE, Constant, Q, binary, holds
 from sparsedsl.pattern import Pattern
 from tests.proofs.random_patterns import patterns
 
@@ -65,6 +71,12 @@ def assert_runs_spell_the_groups(program: TileProgram) -> None:
             low, high = group.columns[0], min(group.columns[1], 40)
             spelled: list[int] = []
             for run in runs:
+                if isinstance(run, Listed):
+                    for turns in range(80 if run.endless else 1):
+                        for entry in run.entries[place]:
+                            visited = home - run.sign * (run.base[place] + turns * run.turn + entry)
+                            spelled += [visited] if low <= visited < high else []
+                    continue
                 if not run.present[place]:
                     continue
                 if isinstance(run, Stretch):
@@ -86,23 +98,35 @@ def assert_runs_spell_the_groups(program: TileProgram) -> None:
 
 @given(patterns(), sizes, sizes, lengths)
 def test_a_table_covers_every_live_tile_once(pattern: Pattern, block_m: int, block_n: int, length: int) -> None:
-    rows, columns = -(-length // block_m), -(-length // block_n)
-    dense = pattern.dense(rows * block_m, columns * block_n, q_start=0)
     try:
         masks = TableMasks.of(pattern)
-        by_row, by_column = tile_table(masks, block_m, block_n, range(rows), columns)
     except Unsupported:
         assume(False)
-    visits, seen = np.zeros((rows, columns), dtype=int), np.zeros((rows, columns), dtype=int)
-    for number, mask in enumerate(masks.masks):
-        for i in range(rows):
-            for j in by_row.tiles[by_row.starts[number, i] : by_row.starts[number, i + 1]]:
-                visits[i, j] += 1
-                q, k = np.mgrid[i * block_m : (i + 1) * block_m, j * block_n : (j + 1) * block_n]
-                assert (holds(mask, q, k) == tile(dense, i, int(j), block_m, block_n)).all()
-        for j in range(columns):
-            for i in by_column.tiles[by_column.starts[number, j] : by_column.starts[number, j + 1]]:
-                seen[i, j] += 1
+    for choice in masks.choices:
+        assume(choice.q == binary("//", Q, Constant(8)))
+    rows, columns = -(-length // block_m), -(-length // block_n)
+    dense = pattern.dense(rows * block_m, columns * block_n, q_start=0)
+    predicate, *choices = (ast.literal_eval(encoded(each)) for each in (masks.predicate, *masks.choices))
+    i, j, kind = live_tiles(predicate, choices, block_m, block_n, range(rows), columns)
+    visits = np.zeros((rows, columns), dtype=int)
+    for row, column, number in zip(i.tolist(), j.tolist(), kind.tolist(), strict=True):
+        visits[row, column] += 1
+        q, k = np.mgrid[row * block_m : (row + 1) * block_m, column * block_n : (column + 1) * block_n]
+        assert (holds(masks.masks[number], q, k) == tile(dense, row, column, block_m, block_n)).all()
     assert visits.max() <= 1
     assert (visits >= dense.reshape(rows, block_m, columns, block_n).any((1, 3))).all()
-    assert (seen == visits).all()
+    starts, tiles = compressed(kind, i, j, len(masks.masks), rows)
+    listed = [
+        (number, row, int(column))
+        for number in range(len(masks.masks))
+        for row in range(rows)
+        for column in tiles[starts[number, row] : starts[number, row + 1]]
+    ]
+    assert listed == sorted(zip(kind.tolist(), i.tolist(), j.tolist(), strict=True))
+
+
+def test_random_choices_decide_the_tiles() -> None:
+    masks = TableMasks.of(random_blocks(48, 2) | random_blocks(64, 1, seed=3))
+    assert masks.fitted(Tiles(256, 64, 4, 2)) == Tiles(16, 16, 4, 2)
+    with pytest.raises(Unsupported, match="a random choice changes inside a tile"):
+        TableMasks.of(random_blocks(24, 2)).fitted(Tiles(64, 64, 4, 2))
