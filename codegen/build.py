@@ -9,7 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import ModuleType
-from typing import Protocol, cast, overload
+from typing import Literal, Protocol, cast, overload
 
 from torch import Tensor
 
@@ -63,6 +63,18 @@ class CompiledAttention:
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, q_start: int | None = None
     ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_start: int | None = None,
+        return_lse: Literal[True],
+    ) -> tuple[Tensor, Tensor]: ...
 
     @overload
     def __call__(

@@ -73,20 +73,10 @@ class TileProgram:
     def transposed(self) -> TileProgram:
         """The program of the key tiles: which query tiles read a key tile. Masks stay over (q, k)."""
         rows, columns = self.row_classes, self.column_classes
-        groups = []
-        for group in self.groups:
-            # y = columns · X - e at superperiod distance X; seen from key tile class e the query tile is rows · X + c.
-            visits = tuple(
-                IntegerSet.union_of(
-                    [
-                        group.visits[c].sample(columns, -e).scale(rows).shift(c).negate()
-                        for c in range(rows)
-                        if group.visits[c]
-                    ]
-                )
-                for e in range(columns)
-            )
-            groups.append(Group(group.mask, group.columns, group.rows, visits))
+        groups = [
+            Group(group.mask, group.columns, group.rows, _transposed(group.visits, rows, columns))
+            for group in self.groups
+        ]
         return TileProgram(self.block_n, self.block_m, columns, rows, tuple(groups), self.looks_ahead)
 
     def counts(self, q_tiles: range, column_tiles: int) -> tuple[int, int]:
@@ -100,6 +90,31 @@ class TileProgram:
                     visited = group.visits[i % self.row_classes].count(home - hi + 1, home - lo + 1)
                     full, partial = (full + visited, partial) if group.full else (full, partial + visited)
         return full, partial
+
+
+def _transposed(visits: tuple[IntegerSet, ...], rows: int, columns: int) -> tuple[IntegerSet, ...]:
+    """For each class of key tiles the set of home - i over the query tiles i that read it.
+
+    y = columns · X - e says that a query tile of class c reads the key tile of class e, X superperiods before its
+    own; seen from there the query tile is rows · X + c.
+    """
+    points: list[list[int]] = [[] for _ in range(columns)]
+    longer: list[IntegerSet] = []
+    for c, each in enumerate(visits):
+        rest = []
+        for segment in each.segments:
+            if segment.hi - segment.lo > 2 * columns:
+                rest.append(segment)
+                continue
+            for y in IntegerSet((segment,)).members(segment.lo, segment.hi):
+                e = -y % columns
+                points[e].append(-(rows * ((y + e) // columns) + c))
+        longer.append(IntegerSet(tuple(rest)))
+    turned = []
+    for e in range(columns):
+        parts = [each.sample(columns, -e).scale(rows).shift(c).negate() for c, each in enumerate(longer) if each]
+        turned.append(IntegerSet.union_of([IntegerSet.of(points[e]), *parts]))
+    return tuple(turned)
 
 
 @lru_cache(maxsize=256)
