@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import Template
+from textwrap import wrap
 
 from sparsedsl.codegen import templates
 from sparsedsl.codegen.constants import Constants
@@ -116,9 +117,10 @@ class TableRoad:
     def source(self) -> str:
         """(predicate, random choices) of each pattern, as Python source."""
         lines = []
+        indent = {"initial_indent": " " * 8, "subsequent_indent": " " * 8}
         for each in self.patterns:
-            choices = "".join(f"{encoded(choice)}, " for choice in each.choices)
-            lines += ["    (", f"        {encoded(each.predicate)},", f"        ({choices.rstrip()}),", "    ),"]
+            choices = tuple(encoded(choice) for choice in each.choices)
+            lines += ["    (", *wrap(f"{encoded(each.predicate)!r},", 110, **indent), f"        {choices!r},", "    ),"]
         return "".join(f"{line}\n" for line in lines)
 
 

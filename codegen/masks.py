@@ -17,10 +17,11 @@ from sparsedsl.index import (
     Term,
     all_of,
     any_of,
+    negations_inside,
     value_range,
 )
-from sparsedsl.integers import INFINITY, LAST_POSITION, IntegerSet, Segment
-from sparsedsl.normal import value_period
+from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, LAST_POSITION, IntegerSet, Segment
+from sparsedsl.linear import value_period
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,40 @@ def simplified(predicate: Predicate, box: Box) -> Predicate:
         case AnyOf(parts):
             return any_of(*_merged([simplified(part, box) for part in parts], intersect=False))
     return predicate
+
+
+def tidy(predicate: Predicate) -> Predicate:
+    """The same predicate: negations in the sets, memberships of one term joined, nothing that follows from the rest."""
+    match negations_inside(predicate):
+        case AllOf(parts):
+            joined = all_of(*map(_constant, _merged([tidy(part) for part in parts], intersect=True)))
+            if not isinstance(joined, AllOf):
+                return joined
+            known = {part.term: part.members for part in joined.parts if isinstance(part, Member)}
+            return all_of(*(part if isinstance(part, Member) else _given(part, known) for part in joined.parts))
+        case AnyOf(parts):
+            return any_of(*map(_constant, _merged([tidy(part) for part in parts], intersect=False)))
+        case inside:
+            return _constant(inside)
+
+
+def _given(predicate: Predicate, known: dict[Term, IntegerSet]) -> Predicate:
+    """The predicate where these memberships hold."""
+    match predicate:
+        case Member(term, members) if term in known:
+            inside = members & known[term]
+            return FALSE if not inside else TRUE if inside == known[term] else predicate
+        case AllOf(parts):
+            return all_of(*(_given(part, known) for part in parts))
+        case AnyOf(parts):
+            return any_of(*(_given(part, known) for part in parts))
+    return predicate
+
+
+def _constant(part: Predicate) -> Predicate:
+    if isinstance(part, Member) and part.members in (EMPTY, EVERYTHING):
+        return TRUE if part.members else FALSE
+    return part
 
 
 def _without_needless_ends(members: IntegerSet, lo: int, hi: int) -> IntegerSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
+from typing import Any
 
 from sparsedsl.codegen.tiling import Tiles
 from sparsedsl.errors import Unsupported
@@ -95,32 +96,31 @@ def _block_of(position: Term) -> int:
     return 1
 
 
-def encoded(predicate: Predicate) -> str:
-    """The predicate as the nested tuples that the emitted table maker reads, as source."""
+def encoded(predicate: Predicate) -> Any:
+    """The predicate as the nested tuples that the table maker reads; `repr` is their source."""
     match predicate:
         case Member(term, members):
-            segments = "".join(f"({lo}, {hi}, {period}, {word}), " for lo, hi, period, word in members.segments)
-            return f'("in", {_encoded_term(term)}, ({segments.rstrip()}))'
+            return "in", _encoded_term(term), tuple(tuple(segment) for segment in members.segments)
         case Comparison():
             return encoded(lowered(predicate))
         case Chosen(count, seed, query, key):
-            return f'("drawn", {count}, {seed}, {_encoded_term(query)}, {_encoded_term(key)})'
+            return "drawn", count, seed, _encoded_term(query), _encoded_term(key)
         case AllOf(parts):
-            return f'("all", {", ".join(map(encoded, parts))})'
+            return "all", *map(encoded, parts)
         case AnyOf(parts):
-            return f'("any", {", ".join(map(encoded, parts))})'
+            return "any", *map(encoded, parts)
         case Negation(part):
-            return f'("not", {encoded(part)})'
+            return "not", encoded(part)
 
 
-def _encoded_term(term: Term) -> str:
+def _encoded_term(term: Term) -> Any:
     match term:
         case Position(name):
-            return f'"{name}"'
+            return name
         case Constant(value):
-            return str(value)
+            return value
         case Binary(operator, left, right):
-            return f'("{operator}", {_encoded_term(left)}, {_encoded_term(right)})'
+            return operator, _encoded_term(left), _encoded_term(right)
 
 
 def _choices(predicate: Predicate) -> list[Chosen]:

@@ -62,6 +62,7 @@ __all__ = [
     "holds",
     "lowered",
     "negation",
+    "negations_inside",
     "predicate_text",
     "substitute",
     "substituted",
@@ -193,6 +194,20 @@ def negation(part: Predicate) -> Predicate:
         case AnyOf(()):
             return TRUE
     return Negation(part)
+
+
+def negations_inside(predicate: Predicate) -> Predicate:
+    """~(a & b) -> ~a | ~b, down to the atoms, so that every negation sits in the set of a membership."""
+    match predicate:
+        case AllOf(parts):
+            return all_of(*(negations_inside(part) for part in parts))
+        case AnyOf(parts):
+            return any_of(*(negations_inside(part) for part in parts))
+        case Negation(AllOf(parts)):
+            return any_of(*(negations_inside(negation(part)) for part in parts))
+        case Negation(AnyOf(parts)):
+            return all_of(*(negations_inside(negation(part)) for part in parts))
+    return predicate
 
 
 def substituted(predicate: Predicate, q: Term, k: Term) -> Predicate:

@@ -31,14 +31,13 @@ from sparsedsl.index import (
     Predicate,
     Q,
     Term,
-    all_of,
-    any_of,
     evaluate,
     lowered,
-    negation,
+    negations_inside,
     predicate_text,
 )
 from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, LAST_POSITION, IntegerSet, WordTooLong
+from sparsedsl.linear import linear, value_period
 from sparsedsl.pattern import Pattern
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ def normalise(pattern: Pattern) -> NormalForm:
 
 def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
     """The normal form of a predicate; see `normalise`."""
-    predicate = _negations_inside(lowered(predicate))
+    predicate = negations_inside(lowered(predicate))
     unit = gcd(*(_unit_of(atom) for atom in _atoms(predicate))) or 1
     try:
         try:
@@ -246,20 +245,6 @@ class _CutMisfit(Exception):
 
 class _NotPeriodic(Exception):
     """An atom that no normal form holds; the text names it."""
-
-
-def _negations_inside(predicate: Predicate) -> Predicate:
-    """~(a & b) -> ~a | ~b, down to the atoms, so that every negation sits in the set of a membership."""
-    match predicate:
-        case AllOf(parts):
-            return all_of(*(_negations_inside(part) for part in parts))
-        case AnyOf(parts):
-            return any_of(*(_negations_inside(part) for part in parts))
-        case Negation(AllOf(parts)):
-            return any_of(*(_negations_inside(negation(part)) for part in parts))
-        case Negation(AnyOf(parts)):
-            return all_of(*(_negations_inside(negation(part)) for part in parts))
-    return predicate
 
 
 def _atoms(predicate: Predicate) -> Iterator[Predicate]:
@@ -375,7 +360,7 @@ def _tidy(form: NormalForm) -> NormalForm:
 
 def _member(term: Term, members: IntegerSet, unit: int) -> NormalForm:
     """The normal form of {term ∈ members}, by pulling the set back through the term to q - k, q or k."""
-    weights, constant = _linear(term)
+    weights, constant = linear(term)
     members = members.shift(-constant)
     if not weights:
         return _single(ALL if 0 in members else NOTHING, unit)
@@ -405,30 +390,6 @@ def _member(term: Term, members: IntegerSet, unit: int) -> NormalForm:
 def _divided(members: IntegerSet, weight: int) -> IntegerSet:
     """{x : weight · x in members}."""
     return members.sample(weight) if weight > 0 else members.negate().sample(-weight)
-
-
-def _linear(term: Term) -> tuple[dict[Term, int], int]:
-    """The term as a sum of weighted atoms and a constant; (q // a) // b -> q // (a b) on the way."""
-    match term:
-        case Constant(value):
-            return {}, value
-        case Binary("+" | "-" as sign, left, right):
-            weights, constant = _linear(left)
-            more, extra = _linear(right)
-            factor = 1 if sign == "+" else -1
-            for atom, weight in more.items():
-                weights[atom] = weights.get(atom, 0) + factor * weight
-            return {atom: weight for atom, weight in weights.items() if weight}, constant + factor * extra
-        case Binary("*", left, right):
-            for one, other in ((left, right), (right, left)):
-                weights, constant = _linear(one)
-                if not weights:
-                    atoms, extra = _linear(other)
-                    scaled = {atom: weight * constant for atom, weight in atoms.items() if weight * constant}
-                    return scaled, constant * extra
-        case Binary("//", Binary("//", inner, Constant(first)), Constant(second)):
-            return _linear(Binary("//", inner, Constant(first * second)))
-    return {term: 1}, 0
 
 
 def _same_size(weights: dict[Term, int]) -> tuple[Term | None, Term | None]:
@@ -476,33 +437,3 @@ def _tabulated(term: Term, members: IntegerSet, unit: int) -> NormalForm:
     table = members.contains(np.broadcast_to(evaluate(term, q, k), (period, period)))
     rows = tuple(IntegerSet.residues(period, [r - int(key) for key in np.flatnonzero(table[r])]) for r in range(period))
     return _single(Periodic(rows).reduced(), unit)
-
-
-def value_period(term: Term) -> int | None:
-    """A p such that the term is unchanged by q + p and by k + p; None where there is none."""
-    match term:
-        case Constant():
-            return 1
-        case Position():
-            return None
-        case Binary("%", inner, Constant(divisor)):
-            return _modular_period(inner, divisor)
-        case Binary(_, left, right):
-            a, b = value_period(left), value_period(right)
-            return lcm(a, b) if a is not None and b is not None else None
-
-
-def _modular_period(term: Term, modulus: int) -> int | None:
-    """A p such that the term's residue by the modulus is unchanged by q + p and by k + p."""
-    match term:
-        case Constant():
-            return 1
-        case Position():
-            return modulus
-        case Binary("//", inner, Constant(divisor)):
-            return _modular_period(inner, divisor * modulus)
-        case Binary("+" | "-" | "*", left, right):
-            a, b = _modular_period(left, modulus), _modular_period(right, modulus)
-            return lcm(a, b) if a is not None and b is not None else None
-        case _:
-            return value_period(term)

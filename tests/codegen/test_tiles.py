@@ -106,7 +106,7 @@ def test_a_table_covers_every_live_tile_once(pattern: Pattern, block_m: int, blo
         assume(choice.q == binary("//", Q, Constant(8)))
     rows, columns = -(-length // block_m), -(-length // block_n)
     dense = pattern.dense(rows * block_m, columns * block_n, q_start=0)
-    predicate, *choices = (ast.literal_eval(encoded(each)) for each in (masks.predicate, *masks.choices))
+    predicate, *choices = (ast.literal_eval(repr(encoded(each))) for each in (masks.predicate, *masks.choices))
     i, j, kind = live_tiles(predicate, choices, block_m, block_n, range(rows), columns)
     visits = np.zeros((rows, columns), dtype=int)
     for row, column, number in zip(i.tolist(), j.tolist(), kind.tolist(), strict=True):
