@@ -10,10 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 from string import Template
 
-from sparsedsl.codegen import host, templates
+from sparsedsl.codegen import backward_text, forward_text, host, launch_text, templates
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
-from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, HeadKinds, Masks, TableRoad, Walker
+from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, Walker
+from sparsedsl.codegen.part_text import PartText, top_holes
+from sparsedsl.codegen.plan import Part, plan
 from sparsedsl.codegen.programs import LoopProgram, Program, TableProgram, program_of
 from sparsedsl.codegen.tiling import Tiles, Tiling
 from sparsedsl.integers import INFINITY
@@ -31,70 +33,108 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
     Raises
         Unsupported: random choices finer than any tile.
     """
-    kinds = HeadKinds.of(pattern)
-    tiling, cpu_tiles = _fitted(kinds, tiling)
+    parts = plan(pattern).parts
+    tiling, cpu_tiles = _fitted(parts, tiling)
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
-    forward, dq, dkdv, cpu = (
-        tuple(program_of(kind, tiles) for kind in kinds.patterns)
-        for tiles in (tiling.forward, tiling.dq, tiling.dkdv, cpu_tiles)
-    )
     constants = Constants()
-    ahead = any(program.looks_ahead for program in forward)
-    walker = Walker(kinds, Masks(constants), TableRoad(), ragged_keys=ahead)
-    walks = {
-        "walk": walker.kernel_walk(forward, FORWARD, 4),
-        "dq_walk": walker.kernel_walk(dq, DQ, 4),
-        "dkdv_walk": walker.kernel_walk(dkdv, DKDV, 8),
-    }
-    cpu_runs = walker.cpu_runs(cpu)
-    masks = walker.masks.source()
+    masks, tables = Masks(constants), TableRoad()
+    found = [_PartSource(part, number, parts, tiling, cpu_tiles, masks, tables) for number, part in enumerate(parts)]
+    code = "".join(each.code for each in found)
+    cpu_parts = "".join(f"    {each.cpu_part},\n" for each in found)
+    mask_source = masks.source()
     holes = {
         "pattern": _string(str(pattern)),
-        "causal": str(not ahead),
-        "head_count": str(len(kinds.heads) or None),
+        "causal": str(not any(each.ahead for each in found)),
+        "head_count": str(None if isinstance(pattern, Pattern) else len(pattern.heads)),
         "head_dim": str(tiling.head_dim),
         "dtypes": "(torch.float16, torch.bfloat16)" if tiling.bytes == 2 else "(torch.float32,)",
         "cpu_block_m": str(cpu_tiles.block_m),
         "cpu_block_n": str(cpu_tiles.block_n),
-        "cpu_runs": cpu_runs,
-        "early_tiles": str(_early_tiles(dkdv)),
+        "cpu_runs": "\n".join(each.cpu_runs for each in found),
+        "cpu_parts": cpu_parts,
         "constants": constants.source(),
-        "predicates": walker.tables.source(),
-        **_tile_holes("", tiling.forward),
-        **_tile_holes("dq_", tiling.dq),
-        **_tile_holes("dkdv_", tiling.dkdv),
-        **walks,
-        **_pointer_holes(walks, tiling),
+        "predicates": tables.source(),
+        **top_holes(parts),
     }
-    code = "".join([*walks.values(), cpu_runs, masks])
-    tables = any(isinstance(program, TableProgram) for walk in (forward, dq, dkdv, cpu) for program in walk)
+    everything = "".join([code, mask_source, holes["cpu_runs"]])
+    in_classes = any(part.step > 1 for part in parts)
+    with_tables = bool(tables.patterns)
     texts = [
         templates.CONSTANTS if constants else "",
-        templates.LISTS if "listed_below(" in code or "listed_tiles(" in code else "",
-        templates.SETS if "listed(" in code else "",
-        templates.JUMPS if "jump(" in code or "tiles_in_jumps(" in code else "",
-        masks,
-        templates.FORWARD,
-        templates.BACKWARD,
+        templates.LISTS if "listed_below(" in everything or "listed_tiles(" in everything else "",
+        templates.SETS if "listed(" in everything else "",
+        templates.JUMPS if "jump(" in everything or "tiles_in_jumps(" in everything else "",
+        mask_source,
+        forward_text.SHARED,
+        forward_text.MERGE if len(parts) > 1 else "",
+        *(each.kernels for each in found),
         embedded("executor.py"),
-        embedded("table.py") + host.TABLE_ROAD if tables else "",
+        embedded("table.py") + host.TABLE_ROAD if with_tables else "",
         host.CPU_ROAD,
-        templates.LAUNCH,
+        launch_text.SHARED,
+        launch_text.DESCRIPTOR if any(part.step == 1 for part in parts) else "",
+        launch_text.CLASSES if in_classes else "",
+        *(each.launches for each in found),
+        launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,
         host.OPERATOR,
         host.MAIN,
     ]
-    holes["table_imports"] = templates.TABLE_IMPORTS if tables else ""
-    holes["cache_import"] = "from functools import lru_cache\n" if constants or tables else ""
+    holes["table_imports"] = templates.TABLE_IMPORTS if with_tables else ""
+    holes["cache_import"] = "from functools import lru_cache\n" if constants or with_tables else ""
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(_filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
-    lines = (line.rstrip() for line in (header(pattern, tiling, forward, kinds.heads) + body).splitlines())
+    head = header(pattern, tiling, [(each.part, each.forward) for each in found])
+    lines = (line.rstrip() for line in (head + body).splitlines())
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 
 
-def _fitted(kinds: HeadKinds, tiling: Tiling) -> tuple[Tiling, Tiles]:
+class _PartSource:
+    """One part of a module as text."""
+
+    def __init__(
+        self,
+        part: Part,
+        number: int,
+        parts: tuple[Part, ...],
+        tiling: Tiling,
+        cpu_tiles: Tiles,
+        masks: Masks,
+        tables: TableRoad,
+    ) -> None:
+        self.part = part
+        self.forward, dq, dkdv, cpu = (
+            tuple(program_of(kind, tiles) for kind in part.kinds)
+            for tiles in (tiling.forward, tiling.dq, tiling.dkdv, cpu_tiles)
+        )
+        self.ahead = any(program.looks_ahead for program in self.forward)
+        text = PartText(part, number, len(parts), masks.constants)
+        walker = Walker(part, number, text, masks, tables, ragged_keys=self.ahead)
+        deeper = 4 if text.class_of_head else 0
+        walks = {
+            "walk": walker.kernel_walk(self.forward, FORWARD, 4),
+            "dq_walk": walker.kernel_walk(dq, DQ, 4),
+            "dkdv_walk": walker.kernel_walk(dkdv, DKDV, 8 + deeper),
+        }
+        self.cpu_runs, self.cpu_part = walker.cpu_runs(cpu)
+        sizes = {
+            **_tile_holes("", tiling.forward),
+            **_tile_holes("dq_", tiling.dq),
+            **_tile_holes("dkdv_", tiling.dkdv),
+            "early_tiles": str(_early_tiles(dkdv)),
+        }
+        inner = {name: _filled(value, sizes) for name, value in text.holes().items()}
+        reads = "".join([*walks.values(), text.class_of_head or ""])
+        pointers = _pointer_holes(walks, tiling, text, 16 if text.in_classes else 12)
+        holes = {**sizes, **walks, **inner, **pointers}
+        self.kernels = _filled(forward_text.KERNEL, holes) + _filled(backward_text.KERNELS, holes)
+        self.launches = _filled(launch_text.PART_IN_CLASSES if text.in_classes else launch_text.PART, holes)
+        self.code = reads + self.kernels
+
+
+def _fitted(parts: tuple[Part, ...], tiling: Tiling) -> tuple[Tiling, Tiles]:
     """The tilings of the kernels and of the CPU road, made smaller where random choices ask for it."""
     cpu = CPU_TILES
-    for kind in kinds.patterns:
+    for kind in (kind for part in parts for kind in part.kinds):
         program = program_of(kind, tiling.forward)
         if isinstance(program, TableProgram):
             fitted = program.masks.fitted
@@ -103,17 +143,17 @@ def _fitted(kinds: HeadKinds, tiling: Tiling) -> tuple[Tiling, Tiles]:
     return tiling, cpu
 
 
-def _pointer_holes(walks: dict[str, str], tiling: Tiling) -> dict[str, str]:
-    """The arrays that each kernel's walk reads, as parameters and as arguments."""
+def _pointer_holes(walks: dict[str, str], tiling: Tiling, text: PartText, indent: int) -> dict[str, str]:
+    """The arrays that each kernel reads beside its tensors, as parameters and as arguments."""
     kernels = (
-        ("forward", walks["walk"], tiling.forward, ":2"),
-        ("dq", walks["dq_walk"], tiling.dq, ":2"),
-        ("dkdv", walks["dkdv_walk"], tiling.dkdv, "2:"),
+        ("forward", walks["walk"], tiling.forward, ":2", 12),
+        ("dq", walks["dq_walk"], tiling.dq, ":2", indent),
+        ("dkdv", walks["dkdv_walk"], tiling.dkdv, "2:", indent),
     )
     holes = {}
-    for name, walk, tiles, part in kernels:
+    for name, walk, tiles, part, depth in kernels:
         parameters, arguments = [], []
-        if re.search(r"\bconstants\b", walk):
+        if re.search(r"\bconstants\b", walk + (text.class_of_head or "")):
             parameters.append("constants")
             arguments.append("constants_on(q.device)")
         if re.search(r"\bstarts\b", walk):
@@ -121,7 +161,7 @@ def _pointer_holes(walks: dict[str, str], tiling: Tiling) -> dict[str, str]:
             sizes = f"{tiles.block_m}, {tiles.block_n}"
             arguments.append(f"*tile_tables({sizes}, q_start, q_len, k_len, q.device)[{part}]")
         holes[f"{name}_pointers"] = "".join(f"{parameter}, " for parameter in parameters)
-        holes[f"{name}_arrays"] = "".join(f"            {argument},\n" for argument in arguments)
+        holes[f"{name}_arrays"] = "".join(f"{' ' * depth}{argument},\n" for argument in arguments)
     return holes
 
 

@@ -26,6 +26,29 @@ class HeadGroup:
 
 
 @dataclass(frozen=True)
+class CpuPart:
+    """A part of the pattern, over ranks of residue classes modulo `step`; `classes` are those of each head.
+
+    One tuple of classes stands for all heads.
+    """
+
+    step: int
+    classes: tuple[tuple[int, ...], ...]
+    groups: Sequence[HeadGroup]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows and keys of one residue class, of all heads or of one, and the rank of the first row."""
+
+    heads: slice
+    key_heads: slice
+    rows: slice
+    keys: slice
+    q_start: int
+
+
+@dataclass(frozen=True)
 class QueryTile:
     """Rows of the query tensor, their positions, and the key spans (from, to, mask) that they read."""
 
@@ -82,6 +105,19 @@ def head_parts(groups: Sequence[HeadGroup], heads: int, key_heads: int) -> Itera
         for head in group.heads:
             key_head = head // (heads // key_heads)
             yield slice(head, head + 1), slice(key_head, key_head + 1), group.runs
+
+
+def slices(part: CpuPart, heads: int, key_heads: int, q_start: int) -> Iterator[Slice]:
+    """Every class that has pairs."""
+    share = heads // key_heads
+    for head, classes in enumerate(part.classes):
+        alone = len(part.classes) > 1
+        own = slice(head, head + 1) if alone else slice(0, heads)
+        shared = slice(head // share, head // share + 1) if alone else slice(0, key_heads)
+        for residue in classes:
+            first = (residue - q_start) % part.step
+            rows, keys = slice(first, None, part.step), slice(residue, None, part.step)
+            yield Slice(own, shared, rows, keys, (q_start + first - residue) // part.step)
 
 
 def fold_heads(tensor: Tensor, key_heads: int) -> Tensor:
@@ -177,3 +213,91 @@ def backward(
             tile.add_to_keys(dk_part, ds.mT @ b_q)
             dq[:, own, tile.rows] = unfold_heads(ds @ b_k, rows).to(q.dtype)
     return dq, dk.to(k.dtype), dv.to(v.dtype)
+
+
+def forward_parts(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, q_start: int, parts: Sequence[CpuPart], block_m: int, block_n: int
+) -> tuple[Tensor, Tensor]:
+    """Output and natural log-sum-exp over disjoint parts, merged class by class."""
+    if [part.step for part in parts] == [1]:
+        return forward(q, k, v, q_start=q_start, groups=parts[0].groups, scale=scale, block_m=block_m, block_n=block_n)
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    out = torch.zeros(q.shape, dtype=wide)
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=wide)
+    for part in parts:
+        for each in slices(part, q.shape[1], k.shape[1], q_start):
+            b_q = q[:, each.heads, each.rows]
+            b_k, b_v = (tensor[:, each.key_heads, each.keys] for tensor in (k, v))
+            if not b_q.shape[2] or not b_k.shape[2]:
+                continue
+            b_o, b_lse = forward(
+                b_q, b_k, b_v, q_start=each.q_start, groups=part.groups, scale=scale, block_m=block_m, block_n=block_n
+            )
+            before, lse_before = out[:, each.heads, each.rows], lse[:, each.heads, each.rows]
+            both = torch.logaddexp(b_lse, lse_before)
+            # Where there is no key yet, exp(-inf - 0) leaves both weights at 0.
+            level = both.masked_fill(both == float("-inf"), 0.0)
+            weight, weight_before = (b_lse - level).exp()[..., None], (lse_before - level).exp()[..., None]
+            out[:, each.heads, each.rows] = b_o * weight + before * weight_before
+            lse[:, each.heads, each.rows] = both
+    return out.to(q.dtype), lse
+
+
+def backward_parts(
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    *,
+    scale: float,
+    q_start: int,
+    parts: Sequence[CpuPart],
+    block_m: int,
+    block_n: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v: the sums over the parts."""
+    if [part.step for part in parts] == [1]:
+        return backward(
+            d_out,
+            d_lse,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            q_start=q_start,
+            groups=parts[0].groups,
+            scale=scale,
+            block_m=block_m,
+            block_n=block_n,
+        )
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    dq, dk, dv = (torch.zeros(each.shape, dtype=wide) for each in (q, k, v))
+    for part in parts:
+        for each in slices(part, q.shape[1], k.shape[1], q_start):
+            rows = [tensor[:, each.heads, each.rows] for tensor in (d_out, d_lse, q, out, lse)]
+            b_k, b_v = (tensor[:, each.key_heads, each.keys] for tensor in (k, v))
+            if not rows[2].shape[2] or not b_k.shape[2]:
+                continue
+            b_do, b_dlse, b_q, b_o, b_lse = rows
+            b_dq, b_dk, b_dv = backward(
+                b_do,
+                b_dlse,
+                b_q,
+                b_k,
+                b_v,
+                b_o,
+                b_lse,
+                q_start=each.q_start,
+                groups=part.groups,
+                scale=scale,
+                block_m=block_m,
+                block_n=block_n,
+            )
+            dq[:, each.heads, each.rows] += b_dq
+            dk[:, each.key_heads, each.keys] += b_dk
+            dv[:, each.key_heads, each.keys] += b_dv
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)

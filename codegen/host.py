@@ -6,6 +6,9 @@ CPU_ROAD = """
 CPU_BLOCK_M, CPU_BLOCK_N = $cpu_block_m, $cpu_block_n
 $cpu_runs
 
+
+CPU_PARTS = (
+$cpu_parts)
 """
 
 TABLE_ROAD = '''
@@ -132,8 +135,8 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if on_gpu_road(q):
         return launch_forward(q, k, v, scale, q_start)
-    return forward(
-        q, k, v, scale=scale, q_start=q_start, groups=CPU_GROUPS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
+    return forward_parts(
+        q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
     )
 
 
@@ -149,7 +152,7 @@ def attention_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if on_gpu_road(q):
         return launch_backward(d_out, d_lse, q, k, v, out, lse, scale, q_start)
-    return backward(
+    return backward_parts(
         d_out,
         d_lse,
         q,
@@ -159,7 +162,7 @@ def attention_backward_op(
         lse,
         scale=scale,
         q_start=q_start,
-        groups=CPU_GROUPS,
+        parts=CPU_PARTS,
         block_m=CPU_BLOCK_M,
         block_n=CPU_BLOCK_N,
     )
@@ -219,21 +222,20 @@ def attention(
 '''
 
 MAIN = '''
-def dense_mask(q_len: int, k_len: int, head: int) -> Tensor:
-    """The pattern of one head as a boolean matrix, read off the CPU schedule tile by tile."""
-    start = k_len - q_len
-    group = next(group for group in CPU_GROUPS if group.heads is None or head in group.heads)
-    mask = torch.zeros(max(start, 0) + q_len, k_len, dtype=torch.bool)
-    key_tiles = -(-k_len // CPU_BLOCK_N)
-    for i in range(-(-mask.shape[0] // CPU_BLOCK_M)):
-        rows = torch.arange(i * CPU_BLOCK_M, min((i + 1) * CPU_BLOCK_M, mask.shape[0]))
-        for tiles, keep in group.runs(i, key_tiles):
-            for j in tiles:
-                keys = torch.arange(j * CPU_BLOCK_N, min((j + 1) * CPU_BLOCK_N, k_len))
-                live = keep(rows[:, None], keys[None, :]) if keep else torch.tensor(True)
-                mask[rows[:, None], keys[None, :]] = live
-    below = torch.zeros(max(-start, 0), k_len, dtype=torch.bool)
-    return torch.cat([below, mask[max(start, 0) :]])
+def dense_mask(q_len: int, k_len: int, heads: int) -> Tensor:
+    """The pattern as a boolean matrix of each head, read off the CPU schedule tile by tile."""
+    mask = torch.zeros(heads, q_len, k_len, dtype=torch.bool)
+    for part in CPU_PARTS:
+        for each in slices(part, heads, heads, k_len - q_len):
+            inside = mask[each.heads, each.rows, each.keys]
+            for own, _, runs in head_parts(part.groups, inside.shape[0], inside.shape[0]):
+                sizes = (inside.shape[1], inside.shape[2], each.q_start, runs, CPU_BLOCK_M, CPU_BLOCK_N)
+                for tile in query_tiles(*sizes):
+                    for start, stop, keep in tile.spans:
+                        keys = torch.arange(start, stop)
+                        live = keep(tile.positions[:, None], keys[None, :]) if keep else torch.tensor(True)
+                        inside[own, tile.rows, start:stop] |= live
+    return mask
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -254,7 +256,7 @@ def main() -> None:
         torch.manual_seed(0)
         shapes = ((heads, q_len), (key_heads, k_len), (key_heads, k_len))
         tensors = [torch.randn(batch, h, n, head_dim, device=device, dtype=dtype) for h, n in shapes]
-        mask = torch.stack([dense_mask(q_len, k_len, head) for head in range(heads)]).to(device)
+        mask = dense_mask(q_len, k_len, heads).to(device)
         want_inputs = [each.double().requires_grad_() for each in tensors]
         got_inputs = [each.clone().requires_grad_() for each in tensors]
         want, got = dense_attention(*want_inputs, mask), attention(*got_inputs)

@@ -9,6 +9,8 @@ from textwrap import wrap
 from sparsedsl.codegen import templates
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.describe import describe
+from sparsedsl.codegen.part_text import PartText
+from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram, Program
 from sparsedsl.codegen.ranges import range_lines
 from sparsedsl.codegen.table_masks import TableMasks, encoded
@@ -16,38 +18,21 @@ from sparsedsl.codegen.terms import LookUp, predicate_source
 from sparsedsl.codegen.walk import Names, home_lines, loop_lines
 from sparsedsl.index import FALSE, TRUE, Predicate
 from sparsedsl.integers import IntegerSet
-from sparsedsl.layers import PerHead
-from sparsedsl.pattern import Pattern
 
 
-@dataclass(frozen=True, slots=True)
-class HeadKinds:
-    """The different patterns among the heads, and which of them each head has; one pattern has no list of heads."""
-
-    patterns: tuple[Pattern, ...]
-    heads: tuple[int, ...]
-
-    @staticmethod
-    def of(pattern: Pattern | PerHead) -> HeadKinds:
-        """Heads with equal patterns share a kind."""
-        if isinstance(pattern, Pattern):
-            return HeadKinds((pattern,), ())
-        kinds = tuple(dict.fromkeys(pattern.heads))
-        return HeadKinds(kinds, tuple(kinds.index(head) for head in pattern.heads))
-
-    def source(self) -> str:
-        """The kind of head `i_h` as Triton source."""
-        count = len(self.patterns)
-        if self.heads == tuple(h % count for h in range(len(self.heads))):
-            return "i_h" if count == len(self.heads) else f"i_h % {count}"
-        share = len(self.heads) // count
-        if self.heads == tuple(h // share for h in range(len(self.heads))):
-            return f"i_h // {share}"
-        text = str(self.heads[-1])
-        for head in range(len(self.heads) - 2, -1, -1):
-            if self.heads[head] != self.heads[head + 1]:
-                text = f"{self.heads[head]} if i_h <= {head} else {text}"
-        return text
+def kind_source(part: Part) -> str:
+    """The kind of head `i_h` as Triton source."""
+    count, heads = len(part.kinds), part.kind_of
+    if heads == tuple(h % count for h in range(len(heads))):
+        return "i_h" if count == len(heads) else f"i_h % {count}"
+    share = len(heads) // count
+    if heads == tuple(h // share for h in range(len(heads))):
+        return f"i_h // {share}"
+    text = str(heads[-1])
+    for head in range(len(heads) - 2, -1, -1):
+        if heads[head] != heads[head + 1]:
+            text = f"{heads[head]} if i_h <= {head} else {text}"
+    return text
 
 
 class Masks:
@@ -117,10 +102,10 @@ class TableRoad:
     def source(self) -> str:
         """(predicate, random choices) of each pattern, as Python source."""
         lines = []
-        indent = {"initial_indent": " " * 8, "subsequent_indent": " " * 8}
         for each in self.patterns:
             choices = tuple(encoded(choice) for choice in each.choices)
-            lines += ["    (", *wrap(f"{encoded(each.predicate)!r},", 110, **indent), f"        {choices!r},", "    ),"]
+            predicate = [f"        {line}" for line in wrap(f"{encoded(each.predicate)!r},", 110)]
+            lines += ["    (", *predicate, f"        {choices!r},", "    ),"]
         return "".join(f"{line}\n" for line in lines)
 
 
@@ -147,7 +132,7 @@ FORWARD = Step(
     False,
     "o_m[:, None]",
     "k_pos[None, :]",
-    "acc, row_max, row_sum = attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, "
+    "acc, row_max, row_sum = attend{p}(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, {c}j * BLOCK_N, scale, "
     "{keep}, {masked}, BLOCK_N, D, PRECISION)",
     *_BY_ROW,
 )
@@ -156,7 +141,7 @@ DQ = Step(
     False,
     "o_m[:, None]",
     "k_pos[None, :]",
-    "acc = add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, "
+    "acc = add_dq{p}(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, {c}j * BLOCK_N, scale, "
     "{keep}, {masked}, BLOCK_N, D, PRECISION)",
     *_BY_ROW,
 )
@@ -168,8 +153,8 @@ DKDV = Step(
     True,
     "(q_start + row_start + tl.arange(0, BLOCK_M))[None, :]",
     "o_n[:, None]",
-    "dk, dv = add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, "
-    "scale, {keep}, {masked}, BLOCK_M, D, PRECISION)",
+    "dk, dv = add_dkdv{p}(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, {c}o_row, "
+    "row_start, scale, {keep}, {masked}, BLOCK_M, D, PRECISION)",
     ("j", "i", "first_row_tile", "row_tiles"),
     "j",
     "key_tiles",
@@ -179,9 +164,11 @@ DKDV = Step(
 
 @dataclass(frozen=True, slots=True)
 class Walker:
-    """What the walks of a module share."""
+    """The walks of one part; masks and tables are the module's."""
 
-    kinds: HeadKinds
+    part: Part
+    number: int
+    text: PartText
     masks: Masks
     tables: TableRoad
     ragged_keys: bool
@@ -190,7 +177,7 @@ class Walker:
         """The lines of a kernel between its set-up and its end."""
         lines: list[str] = []
         if len(programs) > 1:
-            lines.append(f"kind = {self.kinds.source()}")
+            lines.append(f"kind = {kind_source(self.part)}")
         for kind, program in enumerate(programs):
             inner = self._loops(program, step) if isinstance(program, LoopProgram) else self._table_loops(program, step)
             if len(programs) > 1:
@@ -233,17 +220,21 @@ class Walker:
             conditions.append(f"({step.k} < k_len)")
         keep = " & ".join(conditions) or "None"
         lead = [*step.lead] if conditions or step.leads_always else []
-        return [*lead, step.call.format(keep=keep, masked=bool(conditions))]
+        c = "i_c, " if self.text.in_classes else ""
+        return [*lead, step.call.format(keep=keep, masked=bool(conditions), p=self.text.suffix, c=c)]
 
-    def cpu_runs(self, programs: tuple[Program, ...]) -> str:
-        """Python functions `runs_of_kind_<n>` and the list of head groups that use them."""
+    def cpu_runs(self, programs: tuple[Program, ...]) -> tuple[str, str]:
+        """Python functions `runs<part>_of_kind_<n>`, and the CpuPart that uses them."""
         names = Names("i", "j", "0", "key_tiles", self.masks.constants, "CONSTANTS[{}]")
         lines: list[str] = []
         for kind, program in enumerate(programs):
-            lines += ["", "", f"def runs_of_kind_{kind}(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:"]
-            lines.append(
-                '    """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""'
-            )
+            name = f"runs{self.text.suffix}_of_kind_{kind}"
+            lines += [
+                "",
+                "",
+                f"def {name}(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:",
+                '    """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""',
+            ]
             if isinstance(program, LoopProgram):
                 body = ["runs: list[tuple[range, Mask | None]] = []"]
                 body += home_lines(program.tiles, names) if program.sections else []
@@ -256,11 +247,17 @@ class Walker:
                 body = [f"return table_runs({self.tables.number(program.masks)}, ({', '.join(masks)}), i, key_tiles)"]
             lines += [f"    {line}" for line in body]
         groups = []
-        for kind in range(len(self.kinds.patterns)):
-            heads = tuple(h for h, own in enumerate(self.kinds.heads) if own == kind) or None
-            groups.append(f"HeadGroup({heads}, runs_of_kind_{kind})")
-        lines += ["", "", f"CPU_GROUPS = ({', '.join(groups)},)"]
-        return "\n".join(lines)
+        for kind in range(len(self.part.kinds)):
+            heads = tuple(h for h, own in enumerate(self.part.kind_of) if own == kind) or None
+            groups.append(f"HeadGroup({heads}, runs{self.text.suffix}_of_kind_{kind})")
+        part = f"CpuPart({self.part.step}, {_classes_source(self.part)}, ({', '.join(groups)},))"
+        return "\n".join(lines), part
+
+
+def _classes_source(part: Part) -> str:
+    if part.covers_all_rows:
+        return "((0,),)" if part.step == 1 else f"(tuple(range({part.step})),)"
+    return repr(part.classes)
 
 
 def _what(mask: Predicate | None) -> str:

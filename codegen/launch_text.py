@@ -1,0 +1,324 @@
+"""The fixed text of the host side of a part: descriptors, grids and launches."""
+
+from __future__ import annotations
+
+SHARED = '''
+LOG2_E = 1.4426950408889634
+
+
+def on_gpu_road(tensor: Tensor) -> bool:
+    """Whether the Triton kernels run: on a CUDA device, or on the CPU under TRITON_INTERPRET=1."""
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def precision(tensor: Tensor) -> str:
+    """How the kernels multiply: float32 is never rounded to tf32."""
+    return "ieee" if tensor.dtype == torch.float32 else "tf32"
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The tensor itself where tiles can be read from it: rows contiguous, every stride a multiple of 16 bytes."""
+    strides = [stride * tensor.element_size() for stride in tensor.stride()[:3]]
+    aligned = tensor.data_ptr() % 16 == 0 and all(stride % 16 == 0 and stride > 0 for stride in strides)
+    return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def tiles_in(start: int, length: int, size: int) -> int:
+    """How many tiles hold the positions start .. start + length - 1 that are not negative."""
+    return max((start + length + size - 1) // size - max(start, 0) // size, 0) if length else 0
+'''
+
+DESCRIPTOR = '''
+
+def tile_descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
+    """A (batch, heads, length, head_dim) tensor read in tiles of `rows` rows of one head; outside reads give 0."""
+    width = triton.next_power_of_2(tensor.shape[3])
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
+'''
+
+CLASSES = '''
+
+@dataclass(frozen=True)
+class ClassRange:
+    """Neighbouring residue classes of positions with as many queries and as many keys in each.
+
+    `q_start` is the rank of a class's first query, `first_row` the row of the first class's first query; the first
+    class's first key is key `first`.
+    """
+
+    first: int
+    count: int
+    q_start: int
+    queries: int
+    keys: int
+    first_row: int
+
+
+def class_ranges(step: int, q_start: int, q_len: int, k_len: int) -> Iterator[ClassRange]:
+    """All residue classes modulo `step`, in ranges of equal ones; at most four, and one where step divides all."""
+    q_end = q_start + q_len
+    ends = sorted({0, q_start % step, q_end % step, k_len % step})
+    for first, end in zip(ends, [*ends[1:], step], strict=True):
+        low, high, keys = (-((first - position) // step) for position in (q_start, q_end, k_len))
+        # A class without a query stands at 0, where it has no query tile either.
+        start = low if low < high else 0
+        yield ClassRange(first, end - first, start, high - low, keys, low * step + first - q_start)
+
+
+def class_descriptor(tensor: Tensor, step: int, first: int, classes: int, ranks: int, rows: int) -> TensorDescriptor:
+    """The same tensor by residue class and rank: row first + class + step * rank, in tiles of `rows` ranks."""
+    width = triton.next_power_of_2(tensor.shape[3])
+    base = tensor[:, :, first:] if ranks else tensor
+    batch, heads, length, dim = tensor.stride()
+    shape = [*tensor.shape[:2], classes if ranks else 1, max(ranks, 1), tensor.shape[3]]
+    return TensorDescriptor(base, shape, [batch, heads, length, step * length, dim], [1, 1, 1, rows, width])
+'''
+
+PART = """
+
+def forward_part${p}(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, ${before_out}scale: float, q_start: int
+) -> None:
+    batch, heads, q_len, head_dim = q.shape
+    k_len = k.shape[2]
+    grid = (batch * heads * tiles_in(q_start, q_len, ${block_m}),)
+    if grid[0]:
+        forward_kernel${p}[grid](
+${forward_arrays}            tile_descriptor(q, ${block_m}),
+            tile_descriptor(k, ${block_n}),
+            tile_descriptor(v, ${block_n}),
+            out,
+            lse,
+${give_before}            scale * LOG2_E,
+            q_len,
+            k_len,
+            q_start,
+            heads,
+            heads // k.shape[1],
+            head_dim=head_dim,
+            D=triton.next_power_of_2(head_dim),
+            PRECISION=precision(q),
+            num_warps=${warps},
+            num_stages=${stages},
+        )
+
+
+def backward_part${p}(
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    results: Sequence[Tensor],
+${before_results}    scale: float,
+    q_start: int,
+) -> None:
+    batch, heads, q_len, head_dim = q.shape
+    key_heads, k_len = k.shape[1], k.shape[2]
+    dq, dk, dv = results
+    width = triton.next_power_of_2(head_dim)
+    row_tiles = batch * heads * tiles_in(q_start, q_len, ${dq_block_m})
+    row_lse = torch.empty(row_tiles * ${dq_block_m}, dtype=torch.float32, device=q.device)
+    row_delta = torch.empty_like(row_lse)
+    numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
+    if row_tiles:
+        rows_kernel${p}[(row_tiles,)](
+            out,
+            d_out,
+            lse,
+            d_lse,
+            row_lse,
+            row_delta,
+            q_len,
+            q_start,
+            head_dim=head_dim,
+            D=width,
+        )
+        dq_kernel${p}[(row_tiles,)](
+${dq_arrays}            tile_descriptor(q, ${dq_block_m}),
+            tile_descriptor(k, ${dq_block_n}),
+            tile_descriptor(v, ${dq_block_n}),
+            tile_descriptor(d_out, ${dq_block_m}),
+            dq,
+${give_before_dq}            row_lse,
+            row_delta,
+            *numbers,
+            head_dim=head_dim,
+            D=width,
+            PRECISION=precision(q),
+            num_warps=${dq_warps},
+            num_stages=${dq_stages},
+        )
+    grid = (batch * key_heads * tiles_in(0, k_len, ${dkdv_block_n}),)
+    if grid[0]:
+        dkdv_kernel${p}[grid](
+${dkdv_arrays}            tile_descriptor(q, ${dkdv_block_m}),
+            tile_descriptor(k, ${dkdv_block_n}),
+            tile_descriptor(v, ${dkdv_block_n}),
+            tile_descriptor(d_out, ${dkdv_block_m}),
+${give_dkdv}            row_lse,
+            row_delta,
+            *numbers,
+${dkdv_head_dim}            D=width,
+            PRECISION=precision(q),
+            num_warps=${dkdv_warps},
+            num_stages=${dkdv_stages},
+        )
+"""
+
+PART_IN_CLASSES = """
+
+def forward_part${p}(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, ${before_out}scale: float, q_start: int
+) -> None:
+    batch, heads, rows, head_dim = q.shape
+    for each in class_ranges(${step}, q_start, rows, k.shape[2]):
+        q_start, q_len, k_len = each.q_start, each.queries, each.keys
+        grid = (batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m}),)
+        if not grid[0]:
+            continue
+        forward_kernel${p}[grid](
+${forward_arrays}            class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}),
+            class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
+            class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
+            out,
+            lse,
+${give_before}            scale * LOG2_E,
+            q_len,
+            k_len,
+            q_start,
+            heads,
+            heads // k.shape[1],
+${give_classes}            head_dim=head_dim,
+            D=triton.next_power_of_2(head_dim),
+            PRECISION=precision(q),
+            num_warps=${warps},
+            num_stages=${stages},
+        )
+
+
+def backward_part${p}(
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    results: Sequence[Tensor],
+${before_results}    scale: float,
+    q_start: int,
+) -> None:
+    batch, heads, rows, head_dim = q.shape
+    key_heads = k.shape[1]
+    dq, dk, dv = results
+    width = triton.next_power_of_2(head_dim)
+    for each in class_ranges(${step}, q_start, rows, k.shape[2]):
+        q_start, q_len, k_len = each.q_start, each.queries, each.keys
+        row_tiles = batch * heads * ${each_count}tiles_in(q_start, q_len, ${dq_block_m})
+        row_lse = torch.empty(row_tiles * ${dq_block_m}, dtype=torch.float32, device=q.device)
+        row_delta = torch.empty_like(row_lse)
+        numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
+        if row_tiles:
+            rows_kernel${p}[(row_tiles,)](
+                out,
+                d_out,
+                lse,
+                d_lse,
+                row_lse,
+                row_delta,
+                q_len,
+                q_start,
+${give_rows_classes}                head_dim=head_dim,
+                D=width,
+            )
+            dq_kernel${p}[(row_tiles,)](
+${dq_arrays}                class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${dq_block_m}),
+                class_descriptor(k, ${step}, each.first, each.count, k_len, ${dq_block_n}),
+                class_descriptor(v, ${step}, each.first, each.count, k_len, ${dq_block_n}),
+                class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${dq_block_m}),
+                dq,
+${give_before_dq}                row_lse,
+                row_delta,
+                *numbers,
+${give_classes_deeper}                head_dim=head_dim,
+                D=width,
+                PRECISION=precision(q),
+                num_warps=${dq_warps},
+                num_stages=${dq_stages},
+            )
+        grid = (batch * key_heads * each.count * tiles_in(0, k_len, ${dkdv_block_n}),)
+        if grid[0]:
+            dkdv_kernel${p}[grid](
+${dkdv_arrays}                class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${dkdv_block_m}),
+                class_descriptor(k, ${step}, each.first, each.count, k_len, ${dkdv_block_n}),
+                class_descriptor(v, ${step}, each.first, each.count, k_len, ${dkdv_block_n}),
+                class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${dkdv_block_m}),
+${give_dkdv}                row_lse,
+                row_delta,
+                *numbers,
+${give_key_classes}${dkdv_head_dim}                D=width,
+                PRECISION=precision(q),
+                num_warps=${dkdv_warps},
+                num_stages=${dkdv_stages},
+            )
+"""
+
+ONE_PART = """
+
+def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+    q, k, v = readable(q), readable(k), readable(v)
+    # Rows before position 0 have no key, and no tile.
+    new = torch.zeros if q_start < 0 else torch.empty
+    out = new(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
+    forward_part(q, k, v, out, lse, scale, q_start)
+    return out, lse
+
+
+def launch_backward(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = readable(q), readable(k), readable(v)
+    dq = (torch.zeros if q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
+    dk = torch.empty(k.shape, dtype=k.dtype, device=k.device)
+    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
+    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start)
+    return dq, dk, dv
+"""
+
+PARTS = '''
+
+def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+    """Part after part into one float32 output; the last one, which covers all rows, writes the result."""
+    q, k, v = readable(q), readable(k), readable(v)
+    # Rows before position 0 have no key, and no tile.
+    new = torch.zeros if q_start < 0 else torch.empty
+    out = new(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
+    so_far = torch.empty(q.shape, dtype=torch.float32, device=q.device)
+${forward_parts}    return out, lse
+
+
+def launch_backward(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Part after part into float32 gradients; the last one, which covers all rows, writes the results."""
+    q, k, v = readable(q), readable(k), readable(v)
+    results = [
+        torch.zeros(each.shape, dtype=each.dtype, device=each.device)
+        if q_start < 0
+        else torch.empty(each.shape, dtype=each.dtype, device=each.device)
+        for each in (q, k, v)
+    ]
+    # What the first part does not reach must be 0.
+    new = torch.${new_gradients} if q_start >= 0 and min(q.shape[2], k.shape[2]) >= ${first_step} else torch.zeros
+    so_far = [new(each.shape, dtype=torch.float32, device=each.device) for each in (q, k, v)]
+    d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
+    given = (d_out, d_lse, q, k, v, out, lse)
+${backward_parts}    dq, dk, dv = results
+    return dq, dk, dv
+'''

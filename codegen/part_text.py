@@ -1,0 +1,191 @@
+"""Fill the fixed texts of one part: what its order and its place among the parts ask of kernels and launches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsedsl.codegen.constants import Constants
+from sparsedsl.codegen.plan import Part
+
+Holes = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PartText:
+    """A part as text: its number among all parts, and how its classes are reached."""
+
+    part: Part
+    number: int
+    count: int
+    constants: Constants
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the part's functions end with; nothing where there is one part."""
+        return "" if self.count == 1 else f"_{self.number}"
+
+    @property
+    def in_classes(self) -> bool:
+        """Whether the part is walked in residue order."""
+        return self.part.step > 1
+
+    @property
+    def class_of_head(self) -> str | None:
+        """The one class of head `i_h` that has pairs, as source; None where all classes of all heads have."""
+        if not self.in_classes or self.part.covers_all_rows:
+            return None
+        classes = [own[0] for own in self.part.classes]
+        if classes == [head % self.part.step for head in range(len(classes))]:
+            return f"i_h % {self.part.step}"
+        return f"tl.load(constants + {self.constants.numbers(classes, 'the residue class of each head')} + i_h)"
+
+    def holes(self) -> Holes:
+        """Everything but the walks and the tile sizes."""
+        return {
+            "p": self.suffix,
+            "c": "i_c, " if self.in_classes else "",
+            "step": str(self.part.step),
+            **self._row_holes(),
+            **self._key_holes(),
+            **self._before_holes(),
+        }
+
+    def _row_holes(self) -> Holes:
+        bound = self.class_of_head
+        i = "    i = first_row_tile + row_tiles - 1 - {} % row_tiles"
+        program = "    i_bh = tl.program_id(0) // row_tiles\n" + i.format("tl.program_id(0)")
+        place, tile_row, row_class = "i_bh.to(tl.int64) * q_len + o_m - q_start", "i_bh.to(tl.int64)", ""
+        names: list[str] = []
+        if self.in_classes:
+            place = f"i_bh.to(tl.int64) * rows + first_row + i_c + {self.part.step} * (o_m - q_start)"
+            names = ["rows", "first_row", *(["first_class"] if bound else []), "classes"]
+        if bound:
+            row_class = f"\n    i_c = {bound} - first_class\n    if (i_c < 0) | (i_c >= classes):\n        return"
+        elif self.in_classes:
+            tile_row = "(i_bh.to(tl.int64) * classes + i_c)"
+            program = (
+                "    # Neighbouring programs take neighbouring classes: together they read whole stretches of memory.\n"
+                "    i_c, program = tl.program_id(0) % classes, tl.program_id(0) // classes\n"
+                "    i_bh = program // row_tiles\n" + i.format("program")
+            )
+        values = {"rows": "rows", "first_row": "each.first_row", "first_class": "each.first", "classes": "each.count"}
+        given = [values[name] for name in names]
+        rows_names = ["heads", *names] if bound else names
+        return {
+            "row_program": program,
+            "row_class": row_class,
+            "rows_class": f"\n    i_h = i_bh % heads{row_class}" if bound else "",
+            "token_row": place,
+            "tile_row": f"{tile_row} * row_tiles + i - first_row_tile",
+            "of_class": ", in one residue class" if self.in_classes else "",
+            "class_names": _quoted(names),
+            "rows_names": _quoted(rows_names),
+            "class_scalars": _listed(names),
+            "rows_scalars": _listed(rows_names),
+            "each_count": "each.count * " if self.in_classes and not bound else "",
+            "give_classes": _lines(given, 12),
+            "give_classes_deeper": _lines(given, 16),
+            "give_rows_classes": _lines(["heads", *given] if bound else given, 16),
+        }
+
+    def _key_holes(self) -> Holes:
+        bound = self.class_of_head
+        program = "    program, all_heads = tl.program_id(0), tl.num_programs(0) // key_tiles"
+        head_row = "(i_b * heads + i_h).to(tl.int64)"
+        row, names = "i_bg.to(tl.int64) * k_len + o_n", []
+        if self.in_classes:
+            program = (
+                "    i_c, program = tl.program_id(0) % classes, tl.program_id(0) // classes\n"
+                "    all_heads = tl.num_programs(0) // classes // key_tiles"
+            )
+            row = f"i_bg.to(tl.int64) * keys + first_class + i_c + {self.part.step} * o_n"
+            names = ["classes"] if self.count == 1 else ["keys", "first_class", "classes"]
+            if not bound:
+                head_row = f"({head_row} * classes + i_c)"
+        heads = f"        head_row = {head_row} * (row_tiles - first_row_tile) * BLOCK_M"
+        if bound:
+            heads += f"\n        # Only the heads that own this class.\n        if {bound} == first_class + i_c:"
+        if self.count == 1:
+            one = "1, " if self.in_classes else ""
+            c = "i_c, " if self.in_classes else ""
+            store = "\n".join(
+                f"    {name}_desc.store([i_b, i_g, {c}j * BLOCK_N, 0], "
+                f"{name}.to({name}_desc.dtype).reshape(1, 1, {one}BLOCK_N, D))"
+                for name in ("dk", "dv")
+            )
+        else:
+            before = [f"    {n} += load_rows(before_{n}_ptr, row, inside, head_dim, D)" for n in ("dk", "dv")]
+            lines = [
+                "    inside = o_n < k_len",
+                f"    row = {row}",
+                *(before if self.number else []),
+                *(f"    store_rows({name}_ptr, row, {name}, inside, head_dim, D)" for name in ("dk", "dv")),
+            ]
+            store = "\n".join(lines)
+        values = {"keys": "k.shape[2]", "first_class": "each.first", "classes": "each.count"}
+        return {
+            "key_program": program,
+            "key_heads": heads,
+            "store_dkdv": store,
+            "key_names": _quoted(names),
+            "key_scalars": _listed(names) + ("" if self.count == 1 else "head_dim: tl.constexpr, "),
+            "give_key_classes": _lines([values[name] for name in names], 16),
+        }
+
+    def _before_holes(self) -> Holes:
+        later = self.number > 0
+        deep = 16 if self.in_classes else 12
+        dkdv = ["dk_ptr, dv_ptr, "] if self.count > 1 else ["dk_desc, dv_desc, "]
+        if self.count == 1 and self.in_classes:
+            sizes = f"{self.part.step}, each.first, each.count, k_len, ${{dkdv_block_n}}"
+            given = [f"class_descriptor({name}, {sizes})" for name in ("dk", "dv")]
+        elif self.count == 1:
+            given = [f"tile_descriptor({name}, ${{dkdv_block_n}})" for name in ("dk", "dv")]
+        else:
+            given = ["dk", "dv", *(["*before[1:]"] if later else [])]
+        merge = (
+            '    b_before = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))\n'
+            '    b_o_before = load_rows(before_ptr, row, b_before > float("-inf"), head_dim, D)\n'
+            "    b_o, b_lse = merged(b_o, b_lse, b_o_before, b_before)\n"
+        )
+        return {
+            "before": "before_ptr, " if later else "",
+            "merge": merge if later else "",
+            "add_dq_before": "    acc += load_rows(before_ptr, row, inside, head_dim, D)\n" if later else "",
+            "dkdv_results": "".join(dkdv) + ("before_dk_ptr, before_dv_ptr, " if later else ""),
+            "before_out": "before: Tensor, " if later else "",
+            "before_results": "    before: Sequence[Tensor],\n" if later else "",
+            "give_before": _lines(["before"] if later else [], 12),
+            "give_before_dq": _lines(["before[0]"] if later else [], deep),
+            "give_dkdv": _lines(given, deep),
+            "dkdv_head_dim": "" if self.count == 1 else _lines(["head_dim=head_dim"], deep),
+        }
+
+
+def top_holes(parts: tuple[Part, ...]) -> Holes:
+    """The calls of several parts, one after the other."""
+    forward, backward = [], []
+    for number in range(len(parts)):
+        last = number == len(parts) - 1
+        before = "so_far, " if number else ""
+        forward.append(f"forward_part_{number}(q, k, v, {'out' if last else 'so_far'}, lse, {before}scale, q_start)")
+        target = "results" if last else "so_far"
+        backward.append(f"backward_part_{number}(*given, {target}, {before}scale, q_start)")
+    return {
+        "forward_parts": "".join(f"    {line}\n" for line in forward),
+        "backward_parts": "".join(f"    {line}\n" for line in backward),
+        "new_gradients": "empty" if parts[0].covers_all_rows else "zeros",
+        "first_step": str(parts[0].step),
+    }
+
+
+def _quoted(names: list[str]) -> str:
+    return "".join(f', "{name}"' for name in names)
+
+
+def _listed(names: list[str]) -> str:
+    return "".join(f"{name}, " for name in names)
+
+
+def _lines(items: list[str], indent: int) -> str:
+    return "".join(f"{' ' * indent}{item},\n" for item in items)
