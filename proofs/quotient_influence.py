@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,7 @@ def _spread(bits: int, width: int, units: int) -> int:
     return bits
 
 
-@cache
+@lru_cache(maxsize=4096)
 def runs_of(distances: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """The distances as maximal intervals [first, end).
 
@@ -112,6 +111,7 @@ def _receive(held: NDArray[np.float64], sent: NDArray[np.float64], first: int, e
             table, size = longer, 2 * size
 
 
+@lru_cache(maxsize=256)
 def _degrees(distances: tuple[int, ...], units: int, sink: int) -> NDArray[np.float64]:
     import numpy as np
 
@@ -157,8 +157,8 @@ def influence_bound(*, units: int, count: int, alpha: float, degree: int, same: 
     Cost
         O(count²) time.
     Example
-        >>> influence_bound(units=4, count=1, alpha=0.9, degree=4, same=True)
-        0.025
+        >>> f"{influence_bound(units=4, count=1, alpha=0.9, degree=4, same=True):.3f}"
+        '0.025'
 
     """
     if units == 1:
@@ -175,4 +175,5 @@ def influence_bound(*, units: int, count: int, alpha: float, degree: int, same: 
         if near >= units:
             break
         least = min(least, sum(reversed(chances[moves:])) / (units - near))
-    return least
+    # The sums above are rounded; what is returned must not be less than the bound.
+    return least * (1 + 1e-9)

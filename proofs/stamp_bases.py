@@ -58,7 +58,7 @@ def composed(hops: int, target: int) -> tuple[int, ...]:
         Under a second for the small bases, once; then O(hops · target**(1/hops)) time.
     Example
         >>> composed(2, 8), composed(1, 3)
-        ((1, 2, 3, 6), (1, 2, 3))
+        ((1, 3, 4), (1, 2, 3))
 
     """
     best = _joined([(tuple(range(1, radix)), radix - 1) for radix in radices(target + 1, hops)])

@@ -178,11 +178,11 @@ class BasisSearch:
         self.nodes += 1
         to_come = self.count - len(self._members) - 1
         extended = self._extended(self._sums[-1], member)
-        if not self._enough(extended, member, to_come):
-            return
         missing = lowest_missing(extended[-1])
         if missing > self.target:
             self.found = (*self._members, member)
+        elif (to_come == 1 and missing < self._least_last) or not self._enough(extended, member, to_come):
+            return
         elif to_come == 1:
             self._try_last(member, extended, missing)
         elif to_come:
@@ -212,21 +212,25 @@ class BasisSearch:
         return candidates
 
     def _extended(self, known: list[int], member: int) -> list[int]:
-        extended = [1]
-        for level in range(1, self.hops + 1):
-            extended.append((known[level] | extended[-1] << member) & self._within)
+        within = self._within
+        last = 1
+        extended = [last]
+        for sums_before in known[1:]:
+            last = (sums_before | last << member) & within
+            extended.append(last)
         return extended
 
     def _enough(self, known: list[int], member: int, to_come: int) -> bool:
-        weights = self._weights[to_come]
+        target, room = self.target, self.target + 1
         covered = 0
-        for taken in range(self.hops + 1):
-            room = self.target - taken * (member + 1)
-            if room < 0:
-                break
-            covered += weights[taken] * (known[self.hops - taken] & ((1 << room + 1) - 1)).bit_count()
-            if covered > self.target:
+        # Of `taken` members to come, each is greater than this one.
+        for weight, fewer_hops in zip(self._weights[to_come], reversed(known), strict=True):
+            covered += weight * (fewer_hops & ((1 << room) - 1)).bit_count()
+            if covered > target:
                 return True
+            room -= member + 1
+            if room <= 0:
+                break
         return False
 
     def _push(self, member: int, known: list[int], following: int) -> None:
