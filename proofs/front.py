@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Literal
 
 from sparsedsl.proofs.report import number
@@ -78,8 +79,10 @@ def pareto(points: Iterable[Point]) -> tuple[Point, ...]:
     """
     listed = sorted(points, key=lambda each: (each.blocks, each.depth, -each.influence, each.pattern))
     # Of points that are equal in all three, the first stays.
-    different = {(each.blocks, each.depth, each.influence): each for each in reversed(listed)}
-    return tuple(each for each in listed if each in different.values() and not any(o.beats(each) for o in listed))
+    different = {(each.blocks, each.depth, each.influence): each for each in reversed(listed)}.values()
+    return tuple(
+        each for each in sorted(different, key=listed.index) if not any(other.beats(each) for other in different)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Front:
 
 def _report(front: Front) -> Iterable[str]:
     budget = "no limit on keys" if front.budget is None else f"at most {number(front.budget)} keys per query"
-    yield f"tokens      {number(front.seq_len)}, {number(front.units)} blocks of {number(front.block)}"
+    yield f"tokens      {number(front.seq_len)}, {_counted(front.units, 'block')} of {number(front.block)}"
     yield f"layers      {front.layers}, complete within {front.max_depth}; {budget}"
     yield f"influence   the least share of any block in the last one after {front.layers} layers, alpha {front.alpha:g}"
     for space in _spaces(front):
@@ -139,6 +142,10 @@ def _report(front: Front) -> Iterable[str]:
     yield "checked     every pattern above was checked: complete at its depth, and not before"
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{number(count)} {what}{'' if count == 1 else 's'}"
+
+
 def _spaces(front: Front) -> list[Space]:
     return list(dict.fromkeys(each.space for each in front.bounds))
 
@@ -157,14 +164,17 @@ def _table(points: Sequence[Point]) -> Iterable[str]:
 
 def _bounds(bounds: Sequence[Bound]) -> Iterable[str]:
     yield "  fewest blocks by depth"
-    for bound in bounds:
-        if bound.found == bound.at_least:
-            known = f"exactly {number(bound.at_least)}"
-        elif bound.found is None:
-            known = f"at least {number(bound.at_least)}"
+    for _, group in groupby(bounds, key=lambda each: (each.at_least, each.found)):
+        # The deepest first: what needs so many blocks there needs them at less depth.
+        deepest, *others = group
+        depths = f"{others[-1].depth} to {deepest.depth}" if others else str(deepest.depth)
+        if deepest.found == deepest.at_least:
+            known = f"exactly {number(deepest.at_least)}"
+        elif deepest.found is None:
+            known = f"at least {number(deepest.at_least)}"
         else:
-            known = f"{number(bound.at_least)} to {number(bound.found)}"
-        yield f"  {bound.depth:>9}  {known}: {bound.reason}"
+            known = f"{number(deepest.at_least)} to {number(deepest.found)}"
+        yield f"  {depths:>9}  {known}: {deepest.reason}"
 
 
 def _compared(front: Front) -> Iterable[str]:
@@ -182,5 +192,7 @@ def _named(points: Sequence[Point]) -> str:
     if not points:
         return "none found"
     first = {each.space: each for each in reversed(points)}
-    named = "; ".join(f"{each.space} of {each.blocks} blocks at depth {each.depth}" for each in first.values())
-    return f"{len(points)} of the points above, the leanest of each kind: {named}"
+    named = "; ".join(
+        f"{each.space} of {_counted(each.blocks, 'block')} at depth {each.depth}" for each in first.values()
+    )
+    return f"{_counted(len(points), 'point')}, the leanest of each kind: {named}"

@@ -140,23 +140,19 @@ class BasisSearch:
                 pass
             case _:
                 raise _wrong_place(count, hops, place)
-        limits = [*branch[1:], following]
-        if branch and (branch[0] != 1 or not search._members or not len(branch) < max(count, 2)):
-            raise _wrong_place(count, hops, place)
-        for member, after in zip(branch, limits, strict=True):
-            if not isinstance(member, int) or not isinstance(after, int):
-                raise _wrong_place(count, hops, place)
-            if len(search._members) and member != 1:
-                if not search._members[-1] < member <= search._next[-1]:
-                    raise _wrong_place(count, hops, place)
-                search._next[-1] = member - 1
-                extended = search._extended(search._sums[-1], member)
-                search._push(member, extended, lowest_missing(extended[-1]))
         if not branch:
             search._members, search._sums, search._next = [], [], []
-        elif not 0 < following <= search._next[-1]:
+        elif branch[0] != 1 or not search._members or len(branch) >= max(count, 2):
             raise _wrong_place(count, hops, place)
-        else:
+        for member in branch[1:]:
+            if not isinstance(member, int) or not search._members[-1] < member <= search._next[-1]:
+                raise _wrong_place(count, hops, place)
+            search._next[-1] = member - 1
+            extended = search._extended(search._sums[-1], member)
+            search._push(member, extended, lowest_missing(extended[-1]))
+        if branch:
+            if not 0 < following <= search._next[-1]:
+                raise _wrong_place(count, hops, place)
             search._next[-1] = following
         search.nodes = nodes
         return search

@@ -142,7 +142,7 @@ class Search:
         found: list[Layers] = []
         for depth in range(self.request.max_depth, 0, -1):
             blocks = ceil_root(self.units, depth)
-            reason = f"{blocks - 1} blocks a row see at most {(blocks - 1) ** depth} blocks, {self.units} are there"
+            reason = f"with {blocks - 1} a row, a query sees at most {(blocks - 1) ** depth} of {self.units} blocks"
             bounds.append(Bound("schedule", depth, blocks, blocks, reason if self.units > 1 else "there is one block"))
             layers = least_degree(self.units, depth)
             for each in (layers, layers[::-1]):
