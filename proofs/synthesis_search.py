@@ -19,8 +19,8 @@ from sparsedsl.proofs.synthesis_state import Outcome, Request, State
 PROOF_NODES, FINDING_NODES, SYMMETRIC_NODES, RUN_TRIES = 1_800_000, 1_300_000, 170_000, 40_000
 # Nodes between two looks at the clock.
 STEP = 20_000
-# More distances than this are not left to a search that would have to end by luck.
-MOST_FOUND_BY_SEARCH = 12
+# A search for more distances than this ends soon or never: it gets a quarter of the nodes, and only for a proof.
+MANY_DISTANCES = 12
 # Influences computed by one climb at most, the work that one stands for, and sets too large to climb with.
 MOST_EVALUATIONS, CLIMBING_WORK, LARGEST_CLIMBED = 600, 250_000, 64
 # Blocks of PowerAttention's worst row at 512 blocks; fronts go on to at least this many, to be compared.
@@ -83,7 +83,8 @@ class Search:
         if hops == 1:
             return bound(self.units), (tuple(range(self.units)),)
         while count + 1 <= self.most_blocks:
-            proof = self._basis(f"prove {count} {hops}", count, hops, self._scaled(PROOF_NODES))
+            nodes = PROOF_NODES if count <= MANY_DISTANCES else PROOF_NODES // 4
+            proof = self._basis(f"prove {count} {hops}", count, hops, self._scaled(nodes))
             if proof.layers is not None:
                 return bound(count + 1), proof.layers
             if not proof.exhausted:
@@ -116,7 +117,7 @@ class Search:
             return None if basis is None else ((0, *basis),)
 
         outcome = self._task(f"heuristics {count} {hops}", run)
-        if outcome is None and searched < count <= MOST_FOUND_BY_SEARCH:
+        if outcome is None and searched < count <= MANY_DISTANCES:
             outcome = self._basis(f"find {count} {hops}", count, hops, self._scaled(FINDING_NODES)).layers
         return outcome
 
