@@ -44,7 +44,7 @@ class Bound:
 class Point:
     """One pattern, verified by `check` for the length and layers of its front.
 
-    pattern          the expression, ready for `sparsedsl check` and `sparsedsl build`
+    pattern          the expression, ready for `sparsedsl check`, and for `sparsedsl build` (a schedule: layer by layer)
     keys             keys per query in tokens: the worst row, its diagonal block counted whole
     blocks           the same in blocks, own block included
     depth            the layers that join every token to every earlier one

@@ -45,6 +45,16 @@ def test_json_holds_patterns_that_check_accepts(
     assert "contain 0" in front["proved_among"]["distance set"]
 
 
+def test_a_set_is_ready_to_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch)
+    assert main([*SMALL, "--block", "64", "--json"]) == 0
+    point = json.loads(capsys.readouterr().out)["points"][0]
+    assert main(["build", point["pattern"], "-o", str(tmp_path / "attention.py")]) == 0
+    assert point["pattern"] in (tmp_path / "attention.py").read_text()
+
+
 def test_a_budget_that_nothing_meets_is_a_no_with_its_proof(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--budget", "40"]) == 1
     shown = capsys.readouterr().out
