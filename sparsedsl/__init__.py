@@ -5,7 +5,7 @@
 >>> sd.parse(str(pattern)) == pattern
 True
 
-Importing this package loads neither torch nor triton: `check` and `compile` are imported on first use.
+Importing this package loads neither torch nor triton: `check`, `synthesise` and `compile` are imported on first use.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.proofs.synthesis import synthesise
     from sparsedsl.proofs.verdict import check
 
     q: Symbol
@@ -71,12 +72,13 @@ __all__ = [
     "sink",
     "sliding",
     "strided",
+    "synthesise",
     "where",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """`check`, `compile` and the symbols `q` and `k`: what needs other packages, imported on first use."""
+    """`check`, `synthesise`, `compile`, and the symbols `q` and `k`: what is imported on first use."""
     if name in ("q", "k"):
         from sympy import Symbol
 
@@ -85,6 +87,10 @@ def __getattr__(name: str) -> object:
         from sparsedsl.proofs.verdict import check
 
         return check
+    if name == "synthesise":
+        from sparsedsl.proofs.synthesis import synthesise
+
+        return synthesise
     if name == "compile":
         from sparsedsl.codegen.build import compile
 

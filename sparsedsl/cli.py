@@ -1,10 +1,12 @@
-"""The command line: check a pattern, build its kernels, list the library.
+"""The command line: check a pattern, search for one, build its kernels, list the library.
 
     sparsedsl check "power_attention(block=256)" --seq-len 131072 --layers 28
+    sparsedsl synth --seq-len 131072 --layers 28 --max-depth 8
     sparsedsl build "sliding(1024) | sink(4)" -o attention.py
     sparsedsl patterns
 
-Exit status: 0 complete (or done), 1 incomplete (or no path), 2 bad usage, with one error of five lines.
+Exit status: 0 complete (or done), 1 incomplete (or no path, or nothing found), 2 bad usage, with one error of five
+lines, 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sparsedsl.commands import build, check, patterns
+from sparsedsl.commands import build, check, patterns, synth
 from sparsedsl.commands.shared import BAD_USAGE
 from sparsedsl.errors import SparseDSLError, WrongValue
+from sparsedsl.progress import INTERRUPTED_STATUS
 
 # In the order in which --help lists them.
-COMMANDS = (check, build, patterns)
+COMMANDS = (check, synth, build, patterns)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SparseDSLError as error:
         print(error.located(f"sparsedsl {shlex.join(words)}".rstrip()), file=sys.stderr)
         return BAD_USAGE
+    except KeyboardInterrupt as stop:
+        print(": ".join(("sparsedsl: interrupted", *map(str, stop.args))), file=sys.stderr)
+        return INTERRUPTED_STATUS
     return status
 
 

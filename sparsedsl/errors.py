@@ -109,6 +109,10 @@ class Unsupported(SparseDSLError):
     """A request that is well-formed and that this version does not carry out."""
 
 
+class StateMismatch(SparseDSLError):
+    """A saved state that cannot be read, or that belongs to another request."""
+
+
 class GeneratedModuleMismatch(SparseDSLError):
     """An emitted module that fails its own check against the dense oracle."""
 
