@@ -66,11 +66,22 @@ def causal_mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
     return q >= k
 
 
+def local_and_dilated_mask(window: int, keys: int, dilation: int) -> MaskMod:
+    """A window, and `keys` keys at every `dilation`-th position."""
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        distance = q - k
+        return (q >= k) & ((distance < window) | ((distance < keys * dilation) & (distance % dilation == 0)))
+
+    return mask
+
+
 CASES = (
     Case("sliding 1024", sd.sliding(1024), window_mask(1024)),
     Case("sliding 4096", sd.sliding(4096), window_mask(4096)),
     Case("power 128", power_attention(block=128, window=4), power_mask(128, 4)),
     Case("power 256", power_attention(), power_mask(256, 5)),
     Case("dilated 512 x 8", sd.dilated(512, dilation=8), dilated_mask(512, 8)),
+    Case("local and dilated", sd.sliding(256) | sd.dilated(256, dilation=16), local_and_dilated_mask(256, 256, 16)),
 )
 DENSE = Case("dense causal", sd.causal(), causal_mask)

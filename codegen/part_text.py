@@ -114,13 +114,12 @@ class PartText:
                 for name in ("dk", "dv")
             )
         else:
-            before = [f"    {n} += load_rows(before_{n}_ptr, row, inside, head_dim, D)" for n in ("dk", "dv")]
-            lines = [
-                "    inside = o_n < k_len",
-                f"    row = {row}",
-                *(before if self.number else []),
-                *(f"    store_rows({name}_ptr, row, {name}, inside, head_dim, D)" for name in ("dk", "dv")),
-            ]
+            lines = ["    inside = o_n < k_len", f"    row = {row}"]
+            # One after the other: both gradients with their float32 sums would not fit the registers.
+            for name in ("dv", "dk"):
+                if self.number:
+                    lines.append(f"    {name} += load_rows(before_{name}_ptr, row, inside, head_dim, D)")
+                lines.append(f"    store_rows({name}_ptr, row, {name}, inside, head_dim, D)")
             store = "\n".join(lines)
         values = {"keys": "k.shape[2]", "first_class": "each.first", "classes": "each.count"}
         return {
