@@ -85,6 +85,13 @@ class GraphPairs:
                 return min(gaps)
         return None
 
+    def last_lost_key(self) -> int | None:
+        """The last unit with a token that some query does not reach; None if there is none."""
+        lost = 0
+        for query in range(self.extent.units):
+            lost |= self._missing(query) | (1 << query if self._lacks_own_pairs(query) else 0)
+        return lost.bit_length() - 1 if lost else None
+
     def _joined_pairs(self) -> int:
         extent = self.extent
         last = extent.units - 1

@@ -153,6 +153,18 @@ class RegularKeys:
             query = self._first_query(s, self.start)
             yield query * unit + 1, query * unit
 
+    def last_lost_key(self) -> int | None:
+        """The last unit from `start` on with a token that some query does not reach; None if there is none."""
+        keys = []
+        for s in range(self.period):
+            # The last query of a class is the one whose nearest missing key is last.
+            distance = lowest_missing(self._full(s))
+            if distance < self.limits[s]:
+                keys.append(self._last_query(s) - distance)
+            if not self.looped[s] and (count := self._queries_of(s, with_pairs=True)):
+                keys.append(self._first_query(s, self.start) + (count - 1) * self.period)
+        return max(keys, default=None)
+
     def _first_query(self, s: int, least: int) -> int:
         return least + (s - least) % self.period
 

@@ -31,6 +31,8 @@ def report(verdict: Verdict) -> str:
         ("keyless", _intervals(verdict.keyless, "every row has a key")),
         ("rests on", verdict.basis),
     ]
+    if not verdict.complete and verdict.residual and not verdict.ahead:
+        lines.append(("repair", "--repair, or repair(pattern, ...), finds the cheapest edit that completes it"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
 
 

@@ -5,7 +5,8 @@
 >>> sd.parse(str(pattern)) == pattern
 True
 
-Importing this package loads neither torch nor triton: `check`, `synthesise` and `compile` are imported on first use.
+Importing this package loads neither torch nor triton: `check`, `flow`, `repair`, `synthesise` and `compile` are
+imported on first use.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.proofs.flow import flow
+    from sparsedsl.proofs.repair import repair
     from sparsedsl.proofs.synthesis import synthesise
     from sparsedsl.proofs.verdict import check
 
@@ -63,12 +66,14 @@ __all__ = [
     "cycle",
     "dilated",
     "empty",
+    "flow",
     "full",
     "offsets",
     "parse",
     "per_head",
     "power",
     "random_blocks",
+    "repair",
     "sink",
     "sliding",
     "strided",
@@ -78,7 +83,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """`check`, `synthesise`, `compile`, and the symbols `q` and `k`: what is imported on first use."""
+    """The commands, and the symbols `q` and `k`: what is imported on first use."""
     if name in ("q", "k"):
         from sympy import Symbol
 
@@ -91,6 +96,14 @@ def __getattr__(name: str) -> object:
         from sparsedsl.proofs.synthesis import synthesise
 
         return synthesise
+    if name == "flow":
+        from sparsedsl.proofs.flow import flow
+
+        return flow
+    if name == "repair":
+        from sparsedsl.proofs.repair import repair
+
+        return repair
     if name == "compile":
         from sparsedsl.codegen.build import compile
 

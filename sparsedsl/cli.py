@@ -2,6 +2,7 @@
 
     sparsedsl check "power_attention(block=256)" --seq-len 131072 --layers 28
     sparsedsl synth --seq-len 131072 --layers 28 --max-depth 8
+    sparsedsl flow "power_attention(block=256)" --layers 28 --alpha 0.9
     sparsedsl build "sliding(1024) | sink(4)" -o attention.py
     sparsedsl patterns
 
@@ -17,13 +18,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sparsedsl.commands import build, check, patterns, synth
+from sparsedsl.commands import build, check, flow, patterns, synth
 from sparsedsl.commands.shared import BAD_USAGE
 from sparsedsl.errors import SparseDSLError, WrongValue
 from sparsedsl.progress import INTERRUPTED_STATUS
 
 # In the order in which --help lists them.
-COMMANDS = (check, synth, build, patterns)
+COMMANDS = (check, flow, synth, build, patterns)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import argparse
 from json import dumps
 
 from sparsedsl.commands.shared import DONE, NO, Commands, add_pattern, add_seq_len, resolved
+from sparsedsl.errors import WrongValue
 
 
 def declare(commands: Commands) -> None:
@@ -17,11 +18,14 @@ def declare(commands: Commands) -> None:
     parser.add_argument("--no-residual", action="store_true", help="no edge from each token to itself")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--path", type=int, nargs=2, metavar=("Q", "K"), help="show a path from Q to K instead")
+    parser.add_argument("--repair", action="store_true", help="show the cheapest edits that complete it instead")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the verdict, or a path; NO where it is incomplete, or there is none."""
+    """Print the verdict, a repair or a path; NO where the pattern is incomplete, or there is no path."""
+    if options.repair:
+        return _repair(options)
     if options.path is not None:
         return _path(options)
     from sparsedsl.proofs.verdict import check
@@ -34,6 +38,22 @@ def run(options: argparse.Namespace) -> int:
     )
     print(verdict.to_json() if options.json else verdict)
     return DONE if verdict.complete else NO
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from sparsedsl.proofs.repair import repair
+
+    for name, given in (("--no-residual", options.no_residual), ("--path", options.path is not None)):
+        if given:
+            raise WrongValue(
+                f"--repair does not go with {name}",
+                got=f"--repair {name}",
+                expected="one of them; repair counts the residual connection as an edge",
+            )
+    found = repair(resolved(options), seq_len=options.seq_len, layers=options.layers)
+    print(found.to_json() if options.json else found)
+    # Mended or not, the pattern that was asked about is not complete.
+    return DONE if found.complete else NO
 
 
 def _path(options: argparse.Namespace) -> int:
