@@ -39,7 +39,7 @@ def report(flow: Flow) -> str:
             "",
             f"by distance, in {units}, after all layers: the worst of each range",
             *_table(("distance", "tokens", "hops", "mean", "paths", "influence", "any query"), _by_distance(flow)),
-            "paths, influence: on the last query; any query: the least influence over all queries",
+            "mean: hops over all joined pairs; paths, influence: on the last query; any query: the least over all queries",
             "",
             f"by depth, in {units}: reach, and the least influence on the last query by distance",
             *_by_depth(flow),
@@ -96,7 +96,8 @@ def _count(paths: int) -> str:
         return number(paths)
     # Not by a float, which ends at 308 digits: math.log10 takes whole numbers of any size.
     exponent = int(log10(paths))
-    return f"{paths / 10**exponent:.1f}e+{exponent}"
+    mantissa = f"{paths / 10**exponent:.1f}"
+    return f"{mantissa}e+{exponent}" if mantissa != "10.0" else f"1.0e+{exponent + 1}"
 
 
 def _by_depth(flow: Flow) -> list[str]:
