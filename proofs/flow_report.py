@@ -39,7 +39,7 @@ def report(flow: Flow) -> str:
             "",
             f"by distance, in {units}, after all layers: the worst of each range",
             *_table(("distance", "tokens", "hops", "mean", "paths", "influence", "any query"), _by_distance(flow)),
-            "mean: hops over all joined pairs; paths, influence: on the last query; any query: the least over all queries",
+            "mean: of the joined pairs; paths, influence: on the last query; any query: the least influence on any",
             "",
             f"by depth, in {units}: reach, and the least influence on the last query by distance",
             *_by_depth(flow),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from functools import reduce
 from itertools import combinations
 from math import comb, factorial, log10
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -370,3 +372,10 @@ def test_bad_usage_has_one_clear_error(capsys: pytest.CaptureFixture[str]) -> No
     error = capsys.readouterr().err.splitlines()
     assert error[0].startswith("Unsupported: flow keeps a number")
     assert len(error) == 5
+
+
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "flow.md").read_text()
+    command, _, output = page.split("```")[1].strip().partition("\n")
+    main(shlex.split(command.removeprefix("$ sparsedsl ")))
+    assert capsys.readouterr().out.strip() == output.strip()

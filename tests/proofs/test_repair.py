@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import NamedTuple
 
 import networkx as nx
@@ -209,17 +211,17 @@ def test_as_many_layers_as_it_takes(pattern: Pattern, tokens: int) -> None:
 
 
 def test_edits_keep_the_form() -> None:
-    found = repair((sd.sliding(9) | sd.sink(1)).blocks(256) & sd.causal(), seq_len=32768, layers=8)
-    assert (found.unit, found.units) == (256, 128)
+    found = repair((sd.sliding(9) | sd.sink(1)).blocks(256) & sd.causal(), seq_len=16384, layers=4)
+    assert (found.unit, found.units) == (256, 64)
     assert [str(edit.pattern) for edit in found.edits] == [
-        "(sliding(9) | sink(1) | offsets({57})).blocks(256) & causal()",
+        "(sliding(9) | sink(1) | offsets({25})).blocks(256) & causal()",
         "(sliding(17) | sink(1)).blocks(256) & causal()",
-        "(sliding(9) | sink(63)).blocks(256) & causal()",
+        "(sliding(9) | sink(31)).blocks(256) & causal()",
     ]
     # The same in units of one token, where every amount can be tried.
     tokens = (sd.sliding(9) | sd.sink(1)) & sd.causal()
     for edit in found.edits:
-        best = cheapest(tokens, 128, 8, 1, edit.kind)
+        best = cheapest(tokens, 64, 4, 1, edit.kind)
         assert best is not None
         assert edit.amount == best.amount
 
@@ -363,3 +365,10 @@ def test_unions_are_the_graph_of_a_layer() -> None:
     # The oracle's own union, against the definition.
     heads = sd.per_head([sd.sliding(2), sd.strided(3) & sd.causal()])
     assert (graph(heads, 9) == reduce(or_, heads_of(heads, 9))).all()
+
+
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "repair.md").read_text()
+    command, _, output = page.split("```")[1].strip().partition("\n")
+    main(shlex.split(command.removeprefix("$ sparsedsl ")))
+    assert capsys.readouterr().out.strip() == output.strip()
