@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sparsedsl.errors import SparseDSLError, WrongType, WrongValue, shown
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
+from sparsedsl.progress import Progress
 from sparsedsl.proofs.bits import members
 from sparsedsl.proofs.flow_graph import FlowGraph, flow_graph
 from sparsedsl.proofs.flow_measures import (
@@ -207,12 +208,14 @@ def _flow(text: str, graph: FlowGraph, alpha: float, fraction: float) -> Flow:
     worst: list[int] = []
     known: NDArray[np.int16] | None = None
     curves = zip(hop_counts(graph), path_counts(graph), influences(graph, alpha), strict=True)
-    for layers, (hops, paths, influence) in enumerate(curves, 1):
-        if hops is not known:
-            worst, known = [int(hops.diagonal(-distance).max()) for distance in range(units)], hops
-        contiguous = worst.index(UNJOINED) - 1 if UNJOINED in worst else units - 1
-        ranges = tuple(_ranges(worst, paths[::-1], influence[::-1]))
-        depths.append(Depth(layers, contiguous, _effective(influence, fraction), ranges))
+    with Progress(f"flow, layers done of {len(graph.layers)}") as progress:
+        for layers, (hops, paths, influence) in enumerate(curves, 1):
+            progress.at(layers - 1)
+            if hops is not known:
+                worst, known = [int(hops.diagonal(-distance).max()) for distance in range(units)], hops
+            contiguous = worst.index(UNJOINED) - 1 if UNJOINED in worst else units - 1
+            ranges = tuple(_ranges(worst, paths[::-1], influence[::-1]))
+            depths.append(Depth(layers, contiguous, _effective(influence, fraction), ranges))
     matrix = influence_matrix(graph, alpha)
     absolute = graph.absolute
     return Flow(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sparsedsl.errors import SparseDSLError
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
+from sparsedsl.progress import Progress
 from sparsedsl.proofs.repair_base import Base, base_of
 from sparsedsl.proofs.repair_edits import KINDS, Kind, edited
 from sparsedsl.proofs.repair_report import report
@@ -122,8 +123,9 @@ def repair(
     course = base.course()
     edits: list[Edit] = []
     if course.evidence.first_gap is not None:
-        search = Search(base, course)
-        found = [best for kind in KINDS if (best := search.best(kind)) is not None]
+        with Progress("edits tried") as progress:
+            search = Search(base, course, progress)
+            found = [best for kind in KINDS if (best := search.best(kind)) is not None]
         # Sorting keeps the order of kinds among equal costs.
         edits = [_edit(base, each) for each in sorted(found, key=lambda each: each.cost)]
     return Repair(

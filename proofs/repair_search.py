@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sparsedsl.layers import Stack
+from sparsedsl.progress import Progress
 from sparsedsl.proofs.bits import ones
 from sparsedsl.proofs.course import Course
 from sparsedsl.proofs.repair_base import Base
@@ -44,6 +45,8 @@ class Search:
 
     base: Base
     course: Course
+    progress: Progress
+    tried: int = 0
     refuting: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,6 +91,8 @@ class Search:
 
     def _survives(self, addition: Addition, positions: Sequence[int]) -> bool:
         """Whether no known pair refutes an addition."""
+        self.tried += 1
+        self.progress.at(self.tried)
         for place, (q, k) in enumerate(self.refuting):
             if not self.base.joins(q, k, addition, positions):
                 # What refuted one candidate refutes its neighbours: try it first.

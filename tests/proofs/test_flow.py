@@ -379,3 +379,11 @@ def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> N
     command, _, output = page.split("```")[1].strip().partition("\n")
     main(shlex.split(command.removeprefix("$ sparsedsl ")))
     assert capsys.readouterr().out.strip() == output.strip()
+
+
+def test_progress_is_told_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsedsl.progress.SILENT_FOR", 0.0)
+    main(["flow", "sliding(4)", "--seq-len", "64", "--layers", "9"])
+    printed = capsys.readouterr()
+    assert printed.err.startswith("flow, layers done of 9: ")
+    assert printed.out.startswith("pattern  ")
