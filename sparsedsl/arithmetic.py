@@ -107,6 +107,7 @@ def _rebuilt(predicate: Predicate) -> Predicate:
         "a condition is made of comparisons",
         got=f"a {type(predicate).__name__}, which has no text",
         expected="comparisons, and AllOf, AnyOf, Negation of them",
+        hint='where("q - k < 4")',
     )
 
 
@@ -173,7 +174,12 @@ def _term(expression: sympy.Basic) -> Term:
 
 def _position(name: str) -> Term:
     if name not in ("q", "k"):
-        raise UnknownName("a condition knows no other symbols than q and k", got=name)
+        raise UnknownName(
+            "a condition knows no other symbols than q and k",
+            got=name,
+            expected="sparsedsl.q and sparsedsl.k, or symbols of these names",
+            hint='where("q - k < 4")',
+        )
     return Q if name == "q" else K
 
 

@@ -242,11 +242,14 @@ class IntegerSet:
             return self
         raw = []
         for lo, hi, period, word in self.segments:
-            if period * size > LONGEST_WORD and period > 1:
+            if period == 1:
+                raw.append(Segment(multiply(lo, size), multiply(hi, size)))
+                continue
+            if period * size > LONGEST_WORD:
                 raise WordTooLong(period * size)
             ones = (1 << size) - 1
-            wide = word if period == 1 else sum(ones << r * size for r in range(period) if word >> r & 1)
-            raw.append(Segment(multiply(lo, size), multiply(hi, size), period * size if period > 1 else 1, wide))
+            wide = sum(ones << r * size for r in range(period) if word >> r & 1)
+            raw.append(Segment(multiply(lo, size), multiply(hi, size), period * size, wide))
         return IntegerSet(canonical(raw))
 
     def scale(self, factor: int) -> IntegerSet:

@@ -186,6 +186,7 @@ def test_random_blocks_have_no_normal_form() -> None:
         "  where     random_blocks(block=64, count=2, seed=1) & causal()",
         "  got       a seeded random choice",
         "  expected  conditions on q - k, on residues of q and k, or on absolute positions",
+        "  try       dense and check, which take such a pattern as it is",
     ]
 
 
@@ -197,6 +198,7 @@ def test_a_hyperbola_has_no_normal_form() -> None:
         "  where     where(q * k < 60)",
         "  got       q * k - 60, which neither repeats nor is a distance",
         "  expected  conditions on q - k, on residues of q and k, or on absolute positions",
+        "  try       dense and check, which take such a pattern as it is",
     ]
 
 
