@@ -77,8 +77,8 @@ def test_summary_is_one_sentence(name: str) -> None:
     assert re.fullmatch(r"[A-Z`].{10,100}\.", summary(name))
 
 
-NOT_A_NUMBER = [0, -1, 2**41, "x", 1.5, None, True, [], [-1], ["x"]]
-FITS = {
+NOT_A_NUMBER: list[object] = [0, -1, 2**41, "x", 1.5, None, True, [], [-1], ["x"]]
+FITS: dict[str, dict[str, list[object]]] = {
     "bigbird": {"seed": [0]},
     "logsparse": {"restart": [None]},
     "longformer": {"global_tokens": [[]]},

@@ -242,7 +242,7 @@ def test_a_long_line_is_cut_around_the_mistake() -> None:
 # --- hostile texts: a bounded answer in bounded time
 
 
-DEEP = {
+DEEP: dict[str, Callable[[int], str]] = {
     "parentheses": lambda n: "(" * n + "causal()" + ")" * n,
     "complements": lambda n: "~" * n + "causal()",
     "signs": lambda n: f"sliding({'-' * n}1)",
@@ -279,6 +279,7 @@ def test_what_is_read_can_be_printed_compared_and_lowered(name: str) -> None:
 
 def test_wide_texts_are_read_whole() -> None:
     value = parse(" | ".join(f"sink({n})" for n in range(1, 3001)))
+    assert isinstance(value, sparsedsl.Pattern)
     assert value.dense(2, 3002, q_start=0).sum() == 2 * 3000
     assert str(parse(f"offsets([{'1, ' * 20000}])")) == "offsets({1})"
 
