@@ -46,6 +46,10 @@ __all__ = [
 ]
 
 
+# Members that tell sets apart at a glance.
+HASHED = 256
+
+
 def _swept(
     left: Sequence[Segment], right: Sequence[Segment], operation: Callable[[int, int], int]
 ) -> tuple[Segment, ...]:
@@ -207,8 +211,12 @@ class IntegerSet:
         return self.segments == other.segments or (not self - other and not other - self)
 
     def __hash__(self) -> int:
-        # Equal sets may be cut into segments differently, but share their ends.
-        return hash((self.segments[0].lo, self.segments[-1].hi)) if self.segments else 0
+        # Equal sets may be cut into segments differently, but share their ends and their members near one of them.
+        if not self.segments:
+            return 0
+        lo, hi = self.segments[0].lo, self.segments[-1].hi
+        start = lo if lo > -INFINITY else hi - HASHED if hi < INFINITY else 0
+        return hash((lo, hi, self.bits(start, start + HASHED)))
 
     def __le__(self, other: IntegerSet) -> bool:
         return not self - other
