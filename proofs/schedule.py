@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from sparsedsl.constructors import causal
-from sparsedsl.errors import NoNormalForm, WrongType, WrongValue, shown
+from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, WrongType, WrongValue, clipped, shown
 from sparsedsl.integers import IntegerSet
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.normal import BACK, NormalForm, normalise
@@ -38,7 +38,7 @@ def schedule_of(pattern: Pattern | PerHead | Stack, layers: int | None) -> Sched
         if count not in (None, len(pattern)):
             raise WrongValue(
                 "the stack has its own number of layers",
-                where=f"check({pattern}, layers={count})",
+                where=f"check({clipped(str(pattern), LONGEST_SHOWN_LINE)}, layers={count})",
                 got=f"layers = {count}, a stack of {len(pattern)}",
                 expected=f"layers = {len(pattern)}, or none given",
                 hint=f"cycle([...], layers={count})",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, lcm
+from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from sparsedsl.segments import (
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 
-# Members that tell sets apart at a glance.
+# The first so many members tell sets apart at a glance.
 HASHED = 256
 
 
@@ -74,14 +75,6 @@ def _swept(
         elif start < place:
             swept.append(Segment(start, place))
     return tuple(swept)
-
-
-def _union(left: int, right: int) -> int:
-    return left | right
-
-
-def _intersection(left: int, right: int) -> int:
-    return left & right
 
 
 def _difference(left: int, right: int) -> int:
@@ -191,10 +184,10 @@ class IntegerSet:
     def __or__(self, other: IntegerSet) -> IntegerSet:
         if not other.segments:
             return self
-        return self._combine(other, _union) if self.segments else other
+        return self._combine(other, or_) if self.segments else other
 
     def __and__(self, other: IntegerSet) -> IntegerSet:
-        return self._combine(other, _intersection) if self.segments and other.segments else EMPTY
+        return self._combine(other, and_) if self.segments and other.segments else EMPTY
 
     def __sub__(self, other: IntegerSet) -> IntegerSet:
         return self._combine(other, _difference) if self.segments and other.segments else self
@@ -208,7 +201,9 @@ class IntegerSet:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, IntegerSet):
             return NotImplemented
-        return self.segments == other.segments or (not self - other and not other - self)
+        if self.segments == other.segments:
+            return True
+        return hash(self) == hash(other) and not self - other and not other - self
 
     def __hash__(self) -> int:
         # Equal sets may be cut into segments differently, but share their ends and their members near one of them.

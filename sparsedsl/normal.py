@@ -16,7 +16,7 @@ from itertools import pairwise
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
-from sparsedsl.errors import NoNormalForm
+from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, clipped
 from sparsedsl.index import (
     AllOf,
     AnyOf,
@@ -210,7 +210,7 @@ def normalise(pattern: Pattern) -> NormalForm:
         (256, True, (0, 1), 1)
 
     """
-    return normalise_predicate(pattern.predicate(), where=str(pattern))
+    return normalise_predicate(pattern.predicate(), where=clipped(str(pattern), LONGEST_SHOWN_LINE))
 
 
 def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
