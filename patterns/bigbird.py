@@ -7,7 +7,7 @@ References
 from __future__ import annotations
 
 from sparsedsl.constructors import causal, random_blocks, sink, sliding
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def bigbird(*, block: int = 64, window: int = 3, random: int = 3, global_blocks: int = 2, seed: int = 0) -> Pattern:
@@ -43,5 +43,7 @@ def bigbird(*, block: int = 64, window: int = 3, random: int = 3, global_blocks:
         # . . . . . . . # #
 
     """
+    wholes("bigbird", block=block, window=window, random=random, global_blocks=global_blocks)
+    wholes("bigbird", least=0, seed=seed)
     local = (sliding(window) | sink(global_blocks)).blocks(block)
     return (local | random_blocks(block, random, seed=seed)) & causal()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsedsl.constructors import causal, chunked
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def block_local(*, size: int = 8192) -> Pattern:
@@ -30,4 +30,5 @@ def block_local(*, size: int = 8192) -> Pattern:
         . . . . . . #
 
     """
+    wholes("block_local", size=size)
     return chunked(size) & causal()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsedsl.constructors import causal, dilated
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def dilated_window(*, window: int = 1024, dilation: int = 4) -> Pattern:
@@ -29,6 +29,7 @@ def dilated_window(*, window: int = 1024, dilation: int = 4) -> Pattern:
         . # . # . #
 
     """
+    wholes("dilated_window", window=window, dilation=dilation)
     return dilated(window, dilation)
 
 
@@ -56,4 +57,5 @@ def dilated_paper_baseline(*, block: int = 256) -> Pattern:
     References
         .. [1] Chen, Xu, An et al., PowerAttention, 2025, arXiv 2503.03588: the baselines, after Longformer.
     """
+    wholes("dilated_paper_baseline", block=block)
     return dilated(10, 2).blocks(block) & causal()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sparsedsl.constructors import offsets, sliding
 from sparsedsl.integers import LAST_POSITION
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def fibonacci(*, window: int = 64) -> Pattern:
@@ -37,6 +37,7 @@ def fibonacci(*, window: int = 64) -> Pattern:
         . # . # # # #
 
     """
+    wholes("fibonacci", window=window)
     distances = [1, 2]
     while distances[-1] + distances[-2] <= LAST_POSITION:
         distances.append(distances[-1] + distances[-2])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sparsedsl.arithmetic import where
 from sparsedsl.constructors import causal, power, sliding
-from sparsedsl.pattern import Pattern, whole
+from sparsedsl.pattern import Pattern, wholes
 
 
 def logsparse(*, window: int = 1, restart: int | None = None) -> Pattern:
@@ -40,9 +40,10 @@ def logsparse(*, window: int = 1, restart: int | None = None) -> Pattern:
         # . . . # . # # #
 
     """
+    wholes("logsparse", window=window)
     if restart is None:
         return power() if window == 1 else sliding(window) | power()
-    whole("logsparse", "restart", restart, least=2)
+    wholes("logsparse", least=2, restart=restart)
     distances = [0, *(1 << t for t in range((restart - 1).bit_length()))]
     repeated = where(" | ".join(f"((q - k) % {restart} == {e})" for e in distances))
     return (sliding(window) | repeated) & causal()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from sparsedsl.arithmetic import where
 from sparsedsl.constructors import causal, dilated
-from sparsedsl.pattern import Pattern, whole
+from sparsedsl.pattern import Pattern, listed, wholes
 
 
 def longformer(*, window: int = 512, dilation: int = 1, global_tokens: Iterable[int] = (0,)) -> Pattern:
@@ -39,8 +39,8 @@ def longformer(*, window: int = 512, dilation: int = 1, global_tokens: Iterable[
         # . . . # . # #
 
     """
+    wholes("longformer", window=window, dilation=dilation)
     pattern = dilated(window, dilation)
-    for token in global_tokens:
-        whole("longformer", "global_tokens", token, least=0)
+    for token in listed("longformer", "global_tokens", global_tokens, least=0):
         pattern |= where(f"(q == {token}) | (k == {token})")
     return pattern & causal()

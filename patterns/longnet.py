@@ -22,7 +22,9 @@ from sparsedsl.arithmetic import where
 from sparsedsl.constructors import causal, chunked, per_head, strided
 from sparsedsl.errors import WrongValue
 from sparsedsl.layers import PerHead
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, listed, wholes
+
+MOST_HEADS = 1 << 12
 
 
 def longnet(
@@ -60,8 +62,11 @@ def longnet(
         . . . . . . # #   . . . . . # # #
 
     """
+    wholes("longnet", most=MOST_HEADS, heads=heads)
+    segments = listed("longnet", "segments", segments, least=1)
+    dilations = listed("longnet", "dilations", dilations, least=1)
     paired = 0 < len(segments) == len(dilations)
-    if not paired or any(r < 1 or w % r for w, r in zip(segments, dilations, strict=True)):
+    if not paired or any(w % r for w, r in zip(segments, dilations, strict=True)):
         raise WrongValue(
             "the segments and the dilations do not fit each other",
             where="longnet(segments=..., dilations=...)",
@@ -95,6 +100,7 @@ def longnet_paper_baseline(*, block: int = 256) -> Pattern:
         . . . . . . . . # # # # # # # #
 
     """
+    wholes("longnet_paper_baseline", block=block)
     return _head([(8, 1), (16, 2), (32, 4), (64, 8), (128, 16)], 0).blocks(block) & causal()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from sparsedsl.constructors import causal, power, sliding
 from sparsedsl.constructors import sink as first_keys
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def power_attention(*, block: int = 256, window: int = 5, sink: int = 1) -> Pattern:
@@ -45,6 +45,7 @@ def power_attention(*, block: int = 256, window: int = 5, sink: int = 1) -> Patt
         # # . . . # . # # #
 
     """
+    wholes("power_attention", block=block, window=window, sink=sink)
     return (sliding(window) | power() | first_keys(sink)).blocks(block) & causal()
 
 

@@ -10,8 +10,11 @@ from fractions import Fraction
 from itertools import pairwise
 
 from sparsedsl.constructors import offsets, sliding
-from sparsedsl.errors import WrongValue
-from sparsedsl.pattern import Pattern, whole
+from sparsedsl.errors import WrongType, WrongValue, shown
+from sparsedsl.pattern import Pattern, wholes
+
+# The distances below `reach` are tried one by one.
+FARTHEST = 1 << 24
 
 
 def ppa(*, p: float = 0.5, window: int = 64, reach: int = 131072) -> Pattern:
@@ -45,9 +48,24 @@ def ppa(*, p: float = 0.5, window: int = 64, reach: int = 131072) -> Pattern:
         'sliding(3) | offsets({1, 4, 9, 16, 25, 36, 49})'
 
     """
+    wholes("ppa", window=window)
+    wholes("ppa", least=2, most=FARTHEST, reach=reach)
+    if not isinstance(p, int | float):
+        raise WrongType(
+            "p must be a number",
+            where=f"ppa(p={shown(p)})",
+            got=f"p = {shown(p)} of type {type(p).__name__}",
+            expected="0.001 <= p <= 1",
+            hint="ppa(p=0.5), the squares",
+        )
     if not 0.001 <= p <= 1:
-        raise WrongValue("p is out of range", where=f"ppa(p={p})", got=f"p = {p}", expected="0.001 <= p <= 1")
-    whole("ppa", "reach", reach, least=2)
+        raise WrongValue(
+            "p is out of range",
+            where=f"ppa(p={p})",
+            got=f"p = {p}",
+            expected="0.001 <= p <= 1",
+            hint="ppa(p=0.5), the squares",
+        )
     exponent = Fraction(p).limit_denominator(1000)
     floors = pairwise(_floor_of_power(j, exponent) for j in range(reach))
     return sliding(window) | offsets(j for j, (before, after) in enumerate(floors, 1) if before != after)

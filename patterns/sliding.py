@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsedsl.constructors import causal, sliding
 from sparsedsl.constructors import sink as first_keys
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def sliding_window(*, window: int = 4096) -> Pattern:
@@ -29,6 +29,7 @@ def sliding_window(*, window: int = 4096) -> Pattern:
         . . . # # #
 
     """
+    wholes("sliding_window", window=window)
     return sliding(window)
 
 
@@ -61,4 +62,5 @@ def sliding_sink(*, block: int = 256, window: int = 9, sink: int = 1) -> Pattern
     References
         .. [1] Chen, Xu, An et al., PowerAttention, 2025, arXiv 2503.03588: the baselines.
     """
+    wholes("sliding_sink", block=block, window=window, sink=sink)
     return (sliding(window) | first_keys(sink)).blocks(block) & causal()

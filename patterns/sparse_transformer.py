@@ -13,7 +13,7 @@ from sparsedsl.arithmetic import where
 from sparsedsl.constructors import causal, chunked, sliding, strided
 from sparsedsl.constructors import sink as first_keys
 from sparsedsl.errors import WrongValue
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def sparse_transformer_strided(*, stride: int = 512) -> Pattern:
@@ -40,6 +40,7 @@ def sparse_transformer_strided(*, stride: int = 512) -> Pattern:
         . # . . # # # #
 
     """
+    wholes("sparse_transformer_strided", stride=stride)
     return (sliding(stride + 1) | strided(stride)) & causal()
 
 
@@ -69,12 +70,14 @@ def sparse_transformer_fixed(*, stride: int = 512, summary: int = 8) -> Pattern:
         . . # . . # # #
 
     """
-    if not 1 <= summary <= stride:
+    wholes("sparse_transformer_fixed", stride=stride, summary=summary)
+    if summary > stride:
         raise WrongValue(
             "the summary does not fit in a chunk",
             where=f"sparse_transformer_fixed(stride={stride}, summary={summary})",
             got=f"summary = {summary}",
             expected="1 <= summary <= stride, because the summary is the end of a chunk",
+            hint=f"sparse_transformer_fixed(stride={stride}, summary=1)",
         )
     return (chunked(stride) | where(f"k % {stride} >= {stride - summary}")) & causal()
 
@@ -109,4 +112,5 @@ def stride_slash(*, block: int = 256, window: int = 6, stride: int = 32, sink: i
         # # . . . # . . # #
 
     """
+    wholes("stride_slash", block=block, window=window, stride=stride, sink=sink)
     return (sliding(window) | strided(stride) | first_keys(sink)).blocks(block) & causal()

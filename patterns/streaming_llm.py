@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sparsedsl.constructors import causal, sliding
 from sparsedsl.constructors import sink as first_keys
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 
 def streaming_llm(*, sink: int = 4, window: int = 1024) -> Pattern:
@@ -33,4 +33,5 @@ def streaming_llm(*, sink: int = 4, window: int = 1024) -> Pattern:
         # . . . # #
 
     """
+    wholes("streaming_llm", sink=sink, window=window)
     return (sliding(window) | first_keys(sink)) & causal()

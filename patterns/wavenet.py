@@ -11,6 +11,10 @@ from __future__ import annotations
 
 from sparsedsl.constructors import dilated
 from sparsedsl.layers import Stack
+from sparsedsl.pattern import wholes
+
+# The dilation doubles at least with each layer; the last is the largest that there is.
+MOST_LAYERS = 41
 
 
 def wavenet(*, kernel: int = 2, layers: int = 17) -> Stack:
@@ -36,6 +40,8 @@ def wavenet(*, kernel: int = 2, layers: int = 17) -> Stack:
         . . . . # #   . . . # . #   . # . . . #
 
     """
+    wholes("wavenet", kernel=kernel)
+    wholes("wavenet", most=MOST_LAYERS, layers=layers)
     return Stack([dilated(kernel, 1 << layer) for layer in range(layers)])
 
 
@@ -63,4 +69,6 @@ def digits(*, base: int = 4, layers: int = 9) -> Stack:
         . . . . # # #   # . . # . . #
 
     """
+    wholes("digits", base=base)
+    wholes("digits", most=MOST_LAYERS, layers=layers)
     return Stack([dilated(base, base**layer) for layer in range(layers)])

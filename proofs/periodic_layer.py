@@ -25,17 +25,17 @@ class PeriodicLayer:
             O(rectangles · different rows · progressions · units / 64) time, O(units / 8) bytes.
         """
         found = 0
-        for (q_piece, k_piece), cell in self.form.pieces():
+        for ((q_piece, k_piece), cell), classes in zip(self.form.pieces(), self._classes, strict=True):
             inside = keys & _interval(k_piece, self.units)
             if inside and q_piece[0] < self.units:
-                found |= self._readers_in(inside, cell) & _interval(q_piece, self.units)
+                found |= self._readers_in(inside, classes, cell.period) & _interval(q_piece, self.units)
         return found
 
-    def _readers_in(self, keys: int, cell: Periodic) -> int:
+    def _readers_in(self, keys: int, classes: dict[IntegerSet, int], period: int) -> int:
         first = lowest(keys)
         limit = self.units - first
         found = 0
-        for row, word in _classes(cell).items():
+        for row, word in classes.items():
             terms = progressions(row, limit)
             if any(step == 1 and start + count == limit for start, step, count in terms):
                 # Everything from `start` on is reached from the first key, so later keys add less.
@@ -45,7 +45,7 @@ class PeriodicLayer:
             else:
                 tail = 0
             (reached,) = sums([keys >> first], [terms], [limit]) if terms else (0,)
-            found |= (reached | tail) << first & periodic_bits(word, cell.period, self.units)
+            found |= (reached | tail) << first & periodic_bits(word, period, self.units)
         return found
 
     def row(self, query: int) -> int:
@@ -58,6 +58,11 @@ class PeriodicLayer:
                 if lo < hi:
                     found |= mirrored[query % cell.period].shift(query).bits(lo, hi) << lo
         return found
+
+    @cached_property
+    def _classes(self) -> tuple[dict[IntegerSet, int], ...]:
+        """For each rectangle the different rows, each with the residues that have it as a word."""
+        return tuple(_different(cell) for _, cell in self.form.pieces())
 
     @cached_property
     def _mirrored(self) -> tuple[tuple[IntegerSet, ...], ...]:
@@ -79,8 +84,7 @@ class PeriodicLayer:
         return found
 
 
-def _classes(cell: Periodic) -> dict[IntegerSet, int]:
-    """The different rows of a cell, each with the residues that have it as a word."""
+def _different(cell: Periodic) -> dict[IntegerSet, int]:
     words: dict[IntegerSet, int] = defaultdict(int)
     for residue, row in enumerate(cell.rows):
         words[row] |= 1 << residue

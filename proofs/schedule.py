@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from sparsedsl.constructors import causal
-from sparsedsl.errors import NoNormalForm, WrongType, WrongValue
+from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, WrongType, WrongValue, clipped, shown
 from sparsedsl.integers import IntegerSet
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.normal import BACK, NormalForm, normalise
@@ -38,7 +38,7 @@ def schedule_of(pattern: Pattern | PerHead | Stack, layers: int | None) -> Sched
         if count not in (None, len(pattern)):
             raise WrongValue(
                 "the stack has its own number of layers",
-                where=f"check({pattern}, layers={count})",
+                where=f"check({clipped(str(pattern), LONGEST_SHOWN_LINE)}, layers={count})",
                 got=f"layers = {count}, a stack of {len(pattern)}",
                 expected=f"layers = {len(pattern)}, or none given",
                 hint=f"cycle([...], layers={count})",
@@ -47,10 +47,10 @@ def schedule_of(pattern: Pattern | PerHead | Stack, layers: int | None) -> Sched
     if not isinstance(pattern, Pattern | PerHead):
         raise WrongType(
             "check takes a pattern",
-            where="check(...)",
-            got=f"{pattern!r} of type {type(pattern).__name__}",
+            where=f"check({shown(pattern)})",
+            got=f"{shown(pattern)} of type {type(pattern).__name__}",
             expected="a pattern, a per-head pattern or a stack of layers",
-            hint="check(sliding(1024) | power())",
+            hint=f"check(parse({shown(pattern)}))" if isinstance(pattern, str) else "check(sliding(1024) | power())",
         )
     return Schedule((_graph(pattern),), count, endless=True)
 

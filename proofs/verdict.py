@@ -9,7 +9,7 @@ from itertools import islice
 from math import lcm
 from operator import or_
 
-from sparsedsl.errors import SparseDSLError
+from sparsedsl.errors import LONGEST_SHOWN_LINE, SparseDSLError, clipped, shown
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.proofs.bits import ones, runs
@@ -132,7 +132,7 @@ def check(
             course = graph_course(problem.graphs, problem.schedule, residual=residual)
             counts = [graph_counts(problem.graphs, index) for index in range(len(problem.graphs.layers))]
     except SparseDSLError as error:
-        raise error.located(f"check({pattern}, seq_len={seq_len})") from None
+        raise error.located(f"check({clipped(str(pattern), LONGEST_SHOWN_LINE)}, seq_len={shown(seq_len)})") from None
     return _verdict(str(pattern), problem, course, counts, residual=residual)
 
 

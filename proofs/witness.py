@@ -46,6 +46,7 @@ def witness(
                 where=f"--path {q} {k}",
                 got=f"{name} = {token}, seq_len = {seq_len}",
                 expected=f"0 <= {name} < {seq_len}",
+                hint=f"--path {seq_len - 1} 0",
             )
     return _Search(problem, q, k, residual=residual).path()
 

@@ -6,6 +6,7 @@ sympy is needed for sympy expressions only, and imported by whoever made them.
 from __future__ import annotations
 
 from functools import reduce
+from math import lcm
 from typing import TYPE_CHECKING, NoReturn
 
 from sparsedsl.errors import UnknownName, WrongType, WrongValue, shown
@@ -107,6 +108,7 @@ def _rebuilt(predicate: Predicate) -> Predicate:
         "a condition is made of comparisons",
         got=f"a {type(predicate).__name__}, which has no text",
         expected="comparisons, and AllOf, AnyOf, Negation of them",
+        hint='where("q - k < 4")',
     )
 
 
@@ -136,7 +138,7 @@ def _from_sympy(condition: sympy.Basic) -> Predicate:
         case "Not":
             return negation(_from_sympy(condition.args[0]))
     if kind in _RELATIONS:
-        left, right = map(_term, condition.args)
+        left, right = map(_term, _without_fractions(*condition.args))
         return comparison(_RELATIONS[kind], left, right)
     raise WrongType(
         "where does not know this kind of condition",
@@ -144,6 +146,15 @@ def _from_sympy(condition: sympy.Basic) -> Predicate:
         expected="relations, And, Or, Not",
         hint='where("q - k < 4")',
     )
+
+
+def _without_fractions(left: sympy.Basic, right: sympy.Basic) -> tuple[sympy.Basic, sympy.Basic]:
+    """q / 2 < k -> q < 2 k; sympy itself makes q / 2 < 3 of q // 2 <= 2."""
+    denominators = [side.as_numer_denom()[1] for side in (left, right)]
+    if not all(each.is_Integer for each in denominators):
+        return left, right
+    factor = lcm(*map(int, denominators))
+    return (left, right) if factor == 1 else ((left * factor).expand(), (right * factor).expand())
 
 
 def _term(expression: sympy.Basic) -> Term:
@@ -155,6 +166,13 @@ def _term(expression: sympy.Basic) -> Term:
             return _sum(expression.args)
         case "Mul":
             return reduce(lambda left, right: checked("*", left, right), map(_term, expression.args))
+        case "Pow" if expression.args[1].is_Integer and expression.args[1] < 0:
+            raise WrongValue(
+                "a condition divides by whole numbers only",
+                got=f"a division by {expression.args[0]}",
+                expected="a whole number >= 1, the same for every pair",
+                hint="q // 4",
+            )
         case "Pow" if expression.args[1].is_Integer:
             return raised(_term(expression.args[0]), int(expression.args[1]))
         case "Mod":
@@ -173,7 +191,12 @@ def _term(expression: sympy.Basic) -> Term:
 
 def _position(name: str) -> Term:
     if name not in ("q", "k"):
-        raise UnknownName("a condition knows no other symbols than q and k", got=name)
+        raise UnknownName(
+            "a condition knows no other symbols than q and k",
+            got=name,
+            expected="sparsedsl.q and sparsedsl.k, or symbols of these names",
+            hint='where("q - k < 4")',
+        )
     return Q if name == "q" else K
 
 

@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = _parser().parse_args(words)
+        options, unknown = _parser().parse_known_args(words)
+        if unknown:
+            options.parser.error(f"unrecognized arguments: {shlex.join(unknown)}")
         status: int = options.run(options)
     except SparseDSLError as error:
         print(error.located(f"sparsedsl {shlex.join(words)}".rstrip()), file=sys.stderr)
@@ -47,7 +49,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise WrongValue(
-            f"the command line does not fit: {message}",
+            "the command line does not fit",
+            got=message,
             expected=" ".join(self.format_usage().removeprefix("usage: ").split()),
             hint=f"{self.prog} --help",
         )
@@ -58,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.declare(commands)
+    for each in commands.choices.values():
+        # Left-over words are reported with the usage of the command that they were given to.
+        each.set_defaults(parser=each)
     return parser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sparsedsl.errors import EmptyWindow, WrongType, shown
+from sparsedsl.errors import EmptyWindow, SparseDSLError, WrongType, WrongValue, shown
 from sparsedsl.integers import LAST_POSITION
 from sparsedsl.layers import Layer, PerHead, Stack, checked_layers, not_a_pattern
 from sparsedsl.leaves import (
@@ -46,16 +46,18 @@ def dilated(window: int, dilation: int) -> Pattern:
 
 
 def _window(call: str, window: int) -> int:
-    number = whole(call, "window", window, least=-LAST_POSITION)
-    if number < 1:
-        raise EmptyWindow(
-            "the window holds no key",
-            where=f"{call}(window={number})",
-            got=f"window = {number}",
-            expected="window >= 1, because a window counts the query's own key",
-            hint="sliding(1) for the diagonal, or drop the term",
-        )
-    return number
+    try:
+        return whole(call, "window", window, least=1)
+    except WrongValue:
+        if window >= 1:
+            raise
+    raise EmptyWindow(
+        "the window holds no key",
+        where=f"{call}(window={shown(window)})",
+        got=f"window = {shown(window)}",
+        expected="window >= 1, because a window counts the query's own key",
+        hint="sliding(1) for the diagonal, or drop the term",
+    )
 
 
 def power(*, base: int = 2) -> Pattern:
@@ -100,7 +102,11 @@ def offsets(distances: Iterable[int]) -> Pattern:
             expected="whole numbers, the distances q - k",
             hint="offsets({0, 1, 2, 4})",
         ) from None
-    checked = {whole("offsets", "distance", each, least=-LAST_POSITION) for each in listed}
+    try:
+        checked = {whole("offsets", "distance", each, least=-LAST_POSITION) for each in listed}
+    except SparseDSLError as error:
+        error.where, error.hint = f"offsets({shown(listed)})", "offsets({0, 1, 2, 4})"
+        raise
     if not checked:
         raise EmptyWindow(
             "the set of distances is empty",

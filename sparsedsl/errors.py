@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from textwrap import fill
+from types import FunctionType
 from typing import Self
 
 LONGEST_SHOWN_VALUE = 60
@@ -16,7 +17,7 @@ LONGEST_SHOWN_LINE = 96
 
 
 class SparseDSLError(ValueError):
-    """A user's mistake: what is wrong, where, what was got, what was expected, what to try.
+    """A user's mistake: what is wrong, where, what was got, what was expected, what to try; all five, always.
 
     Example
         >>> print(EmptyWindow("the window holds no key", where="sliding(window=0)", got="window = 0",
@@ -124,11 +125,18 @@ def shown(value: object) -> str:
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
 
     """
+    if isinstance(value, FunctionType):
+        return value.__name__
     try:
-        text = " ".join(repr(value).split())
+        return clipped(repr(value))
     except ValueError:  # Python does not print an int of more than 4300 digits.
         return "a number of thousands of digits"
-    return text if len(text) <= LONGEST_SHOWN_VALUE else text[: LONGEST_SHOWN_VALUE - 3] + "..."
+
+
+def clipped(text: str, longest: int = LONGEST_SHOWN_VALUE) -> str:
+    """The text on one line, cut where it is too long for an error."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

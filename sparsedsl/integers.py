@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, lcm
+from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from sparsedsl.segments import (
@@ -46,6 +47,10 @@ __all__ = [
 ]
 
 
+# The first so many members tell sets apart at a glance.
+HASHED = 256
+
+
 def _swept(
     left: Sequence[Segment], right: Sequence[Segment], operation: Callable[[int, int], int]
 ) -> tuple[Segment, ...]:
@@ -70,14 +75,6 @@ def _swept(
         elif start < place:
             swept.append(Segment(start, place))
     return tuple(swept)
-
-
-def _union(left: int, right: int) -> int:
-    return left | right
-
-
-def _intersection(left: int, right: int) -> int:
-    return left & right
 
 
 def _difference(left: int, right: int) -> int:
@@ -187,10 +184,10 @@ class IntegerSet:
     def __or__(self, other: IntegerSet) -> IntegerSet:
         if not other.segments:
             return self
-        return self._combine(other, _union) if self.segments else other
+        return self._combine(other, or_) if self.segments else other
 
     def __and__(self, other: IntegerSet) -> IntegerSet:
-        return self._combine(other, _intersection) if self.segments and other.segments else EMPTY
+        return self._combine(other, and_) if self.segments and other.segments else EMPTY
 
     def __sub__(self, other: IntegerSet) -> IntegerSet:
         return self._combine(other, _difference) if self.segments and other.segments else self
@@ -204,11 +201,17 @@ class IntegerSet:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, IntegerSet):
             return NotImplemented
-        return self.segments == other.segments or (not self - other and not other - self)
+        if self.segments == other.segments:
+            return True
+        return hash(self) == hash(other) and not self - other and not other - self
 
     def __hash__(self) -> int:
-        # Equal sets may be cut into segments differently, but share their ends.
-        return hash((self.segments[0].lo, self.segments[-1].hi)) if self.segments else 0
+        # Equal sets may be cut into segments differently, but share their ends and their members near one of them.
+        if not self.segments:
+            return 0
+        lo, hi = self.segments[0].lo, self.segments[-1].hi
+        start = lo if lo > -INFINITY else hi - HASHED if hi < INFINITY else 0
+        return hash((lo, hi, self.bits(start, start + HASHED)))
 
     def __le__(self, other: IntegerSet) -> bool:
         return not self - other
@@ -242,11 +245,14 @@ class IntegerSet:
             return self
         raw = []
         for lo, hi, period, word in self.segments:
-            if period * size > LONGEST_WORD and period > 1:
+            if period == 1:
+                raw.append(Segment(multiply(lo, size), multiply(hi, size)))
+                continue
+            if period * size > LONGEST_WORD:
                 raise WordTooLong(period * size)
             ones = (1 << size) - 1
-            wide = word if period == 1 else sum(ones << r * size for r in range(period) if word >> r & 1)
-            raw.append(Segment(multiply(lo, size), multiply(hi, size), period * size if period > 1 else 1, wide))
+            wide = sum(ones << r * size for r in range(period) if word >> r & 1)
+            raw.append(Segment(multiply(lo, size), multiply(hi, size), period * size, wide))
         return IntegerSet(canonical(raw))
 
     def scale(self, factor: int) -> IntegerSet:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from operator import and_, or_, sub
+from operator import and_, index, or_, sub
 from typing import TYPE_CHECKING, NoReturn
 
 from sparsedsl.errors import HeadMismatch, OutOfRange, WrongType, WrongValue, shown
-from sparsedsl.integers import LAST_POSITION
 from sparsedsl.pattern import Operand, Pattern, check_operand, refuse_truth, whole
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ def _head_by_head(
             where=f"{shown(left)} {sign} {shown(right)}",
             got=f"{len(left.heads)} and {len(right.heads)} heads",
             expected="the same number, or one pattern for all heads",
+            hint=f"per_head([...]) of {len(left.heads)} patterns on both sides",
         )
     return PerHead(tuple(join(a, b) for a, b in zip(left.heads, right.heads, strict=True)))
 
@@ -114,13 +114,23 @@ class Stack:
         return (self.patterns[layer % len(self.patterns)] for layer in range(self.layers))
 
     def __getitem__(self, layer: int) -> Layer:
-        layer = whole("stack", "layer", layer, least=-LAST_POSITION)
+        try:
+            layer = index(layer)
+        except TypeError:
+            raise WrongType(
+                "a layer is a whole number",
+                where=f"stack[{shown(layer)}]",
+                got=f"{shown(layer)} of type {type(layer).__name__}",
+                expected=f"an int, {-self.layers} <= layer < {self.layers}",
+                hint="stack[0], or [*stack][:2] for several",
+            ) from None
         if not -self.layers <= layer < self.layers:
             raise OutOfRange(
                 "the stack has no such layer",
-                where=f"stack[{layer}]",
-                got=f"layer = {layer}",
-                expected=f"0 <= layer < {self.layers}",
+                where=f"stack[{shown(layer)}]",
+                got=f"layer = {shown(layer)}",
+                expected=f"{-self.layers} <= layer < {self.layers}",
+                hint=f"stack[{self.layers - 1}], the last layer",
             )
         return self.patterns[layer % self.layers % len(self.patterns)]
 
@@ -161,7 +171,13 @@ def checked_layers(call: str, patterns: Iterable[Layer]) -> tuple[Layer, ...]:
         if not isinstance(each, Layer):
             raise not_a_pattern(call, each)
     if not listed:
-        raise WrongValue("the list of patterns is empty", where=f"{call}([])", got="no pattern", expected="one or more")
+        raise WrongValue(
+            "the list of patterns is empty",
+            where=f"{call}([])",
+            got="no pattern",
+            expected="one or more",
+            hint=example_of(call),
+        )
     return listed
 
 
@@ -172,5 +188,10 @@ def not_a_pattern(call: str, got: object) -> WrongType:
         where=f"{call}([...])",
         got=f"{shown(got)} of type {type(got).__name__}",
         expected="a list of patterns",
-        hint=f"{call}([sliding(1024), causal()])",
+        hint=example_of(call),
     )
+
+
+def example_of(call: str) -> str:
+    """A call of `per_head`, `Stack` or `cycle` that works."""
+    return f"{call}([sliding(1024), causal()]{', layers=28' if call == 'cycle' else ''})"

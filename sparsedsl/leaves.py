@@ -14,12 +14,16 @@ from sparsedsl.index import (
     Member,
     Predicate,
     Q,
+    all_of,
     binary,
     lowered,
     predicate_text,
 )
-from sparsedsl.integers import INFINITY, IntegerSet
+from sparsedsl.integers import INFINITY, LAST_POSITION, LONGEST_WORD, IntegerSet
 from sparsedsl.pattern import Pattern
+
+# A dilation beyond the longest word is listed, distance by distance, up to so many.
+MOST_LISTED = 1 << 10
 
 
 class Leaf(Pattern):
@@ -56,10 +60,24 @@ class Dilated(Leaf):
     dilation: int
 
     def predicate(self) -> Predicate:
-        return Member(DISTANCE, IntegerSet.interval(0, self.window).scale(self.dilation))
+        if self.dilation <= LONGEST_WORD:
+            return Member(DISTANCE, IntegerSet.interval(0, self.window).scale(self.dilation))
+        # No word is that long: the distances that a position can have, one by one, or the remainder.
+        window = min(self.window, LAST_POSITION // self.dilation + 1)
+        if window <= MOST_LISTED:
+            return Member(DISTANCE, IntegerSet.of(range(0, window * self.dilation, self.dilation)))
+        near = IntegerSet.interval(0, (window - 1) * self.dilation + 1)
+        return all_of(Member(DISTANCE, near), _divisible(self.dilation))
 
     def _call(self) -> str:
         return f"dilated(window={self.window}, dilation={self.dilation})"
+
+
+def _divisible(divisor: int) -> Predicate:
+    """{divisor divides q - k}, also where the divisor is longer than any word."""
+    if divisor <= LONGEST_WORD:
+        return Member(DISTANCE, IntegerSet.residues(divisor, [0]))
+    return Member(binary("%", DISTANCE, Constant(divisor)), IntegerSet.of([0]))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,7 +113,7 @@ class Strided(Leaf):
     stride: int
 
     def predicate(self) -> Predicate:
-        return Member(DISTANCE, IntegerSet.residues(self.stride, [0]))
+        return _divisible(self.stride)
 
     def _call(self) -> str:
         return f"strided({self.stride})"

@@ -16,7 +16,7 @@ from itertools import pairwise
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
-from sparsedsl.errors import NoNormalForm
+from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, clipped
 from sparsedsl.index import (
     AllOf,
     AnyOf,
@@ -210,7 +210,7 @@ def normalise(pattern: Pattern) -> NormalForm:
         (256, True, (0, 1), 1)
 
     """
-    return normalise_predicate(pattern.predicate(), where=str(pattern))
+    return normalise_predicate(pattern.predicate(), where=clipped(str(pattern), LONGEST_SHOWN_LINE))
 
 
 def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
@@ -228,6 +228,7 @@ def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
             where=where,
             got=str(reason),
             expected="conditions on q - k, on residues of q and k, or on absolute positions",
+            hint="dense and check, which take such a pattern as it is",
         ) from None
     except WordTooLong as reason:
         raise NoNormalForm(
@@ -380,9 +381,9 @@ def _member(term: Term, members: IntegerSet, unit: int) -> NormalForm:
     query, key = _same_size(weights)
     if query is not None and key is not None and weights[query] == -weights[key]:
         size = query.right.value if isinstance(query, Binary) and isinstance(query.right, Constant) else 1
-        distances = _spread(_divided(members, weights[query]), size)
         if size > LONGEST_PERIOD:
             raise WordTooLong(size)
+        distances = _spread(_divided(members, weights[query]), size)
         return _single(Periodic(tuple(distances.shift(r) for r in range(size))).reduced(), unit)
     return _tabulated(term, members.shift(constant), unit)
 

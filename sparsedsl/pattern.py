@@ -7,11 +7,13 @@ value. The leaves are in `sparsedsl.leaves`, the functions that make them in `sp
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import index
+from types import FunctionType
 from typing import TYPE_CHECKING, NoReturn
 
-from sparsedsl.errors import NotABoolean, WrongType, WrongValue, shown
+from sparsedsl.errors import NotABoolean, WrongType, WrongValue, clipped, shown
 from sparsedsl.index import Constant, K, Predicate, Q, all_of, any_of, binary, holds, negation, substituted
 from sparsedsl.segments import LAST_POSITION
 
@@ -94,6 +96,17 @@ class Pattern(Operand):
         check_operand("-", self, other)
         return NotImplemented
 
+    # What stands left of a pattern and knows no such operator itself is no pattern.
+
+    def __ror__(self, other: object) -> NoReturn:
+        raise _not_joined("|", other, f"{shown(other)} | {shown(self)}")
+
+    def __rand__(self, other: object) -> NoReturn:
+        raise _not_joined("&", other, f"{shown(other)} & {shown(self)}")
+
+    def __rsub__(self, other: object) -> NoReturn:
+        raise _not_joined("-", other, f"{shown(other)} - {shown(self)}")
+
     def __invert__(self) -> Pattern:
         return Complement(self)
 
@@ -111,7 +124,8 @@ def refuse_truth(value: object) -> NoReturn:
     """Raise, for a value used where Python wants True or False."""
     raise NotABoolean(
         "a pattern is a set of pairs and is neither true nor false",
-        where=str(value),
+        where=f"bool({clipped(str(value))})",
+        got="`and`, `or`, `not`, `if` or bool(), which ask for True or False",
         expected="the set operators |, &, - and ~ between patterns",
         hint="| for `or`, & for `and`, ~ for `not`; `is None` to ask whether there is one",
     )
@@ -119,20 +133,53 @@ def refuse_truth(value: object) -> NoReturn:
 
 def check_operand(sign: str, left: Operand, right: object) -> None:
     """Raise unless the right side of an operator is a pattern, or one pattern for each head."""
-    if isinstance(right, Operand):
-        return
-    forgotten_call = getattr(right, "__name__", "") if callable(right) else ""
-    raise WrongType(
+    if not isinstance(right, Operand):
+        raise _not_joined(sign, right, f"{shown(left)} {sign} {shown(right)}")
+
+
+def _not_joined(sign: str, other: object, where: str) -> WrongType:
+    """The error for an operand that is no pattern."""
+    if isinstance(other, FunctionType):
+        hint = f"{other.__name__}(...), the call and not the function"
+    elif isinstance(other, str):
+        hint = f"parse({shown(other)})"
+    elif isinstance(other, Iterable):
+        hint = f"[each {sign} causal() for each in ...], one by one"
+    else:
+        hint = f"sliding(1024) {sign} sink(4)"
+    return WrongType(
         f"{sign} joins patterns",
-        where=f"{shown(left)} {sign} {shown(right)}",
-        got=f"{shown(right)} of type {type(right).__name__}",
+        where=where,
+        got=f"{shown(other)} of type {type(other).__name__}",
         expected="a pattern on both sides",
-        hint=forgotten_call and f"{forgotten_call}(...), the call and not the function",
+        hint=hint,
     )
 
 
-def whole(call: str, name: str, value: int, *, least: int) -> int:
-    """The value as an int, if it is a whole number in [least, LAST_POSITION]."""
+def wholes(call: str, *, least: int = 1, most: int = LAST_POSITION, **numbers: int) -> None:
+    """Raise unless each argument of a call is a whole number in [least, most]."""
+    for name, value in numbers.items():
+        whole(call, name, value, least=least, most=most)
+
+
+def listed(call: str, name: str, values: Iterable[int], *, least: int) -> tuple[int, ...]:
+    """An argument of a call that is a list of whole numbers, as a tuple."""
+    try:
+        return tuple(whole(call, name, value, least=least) for value in values)
+    except TypeError as error:
+        if isinstance(error, WrongType):
+            raise
+        raise WrongType(
+            f"{name} must be a list of whole numbers",
+            where=f"{call}({name}={shown(values)})",
+            got=f"{name} = {shown(values)} of type {type(values).__name__}",
+            expected=f"a list of ints >= {least}",
+            hint=f"{call}({name}=[{max(least, 4)}])",
+        ) from None
+
+
+def whole(call: str, name: str, value: int, *, least: int, most: int = LAST_POSITION) -> int:
+    """The value as an int, if it is a whole number in [least, most]."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -142,16 +189,22 @@ def whole(call: str, name: str, value: int, *, least: int) -> int:
             f"{name} must be a whole number",
             where=f"{call}({name}={shown(value)})",
             got=f"{name} = {shown(value)} of type {type(value).__name__}",
-            expected=f"{name} an int >= {least}",
+            expected=f"an int, {_bound(least)} <= {name} <= {_bound(most)}",
+            hint=f"{call}({name}={max(least, 4)})",
         ) from None
-    if not least <= number <= LAST_POSITION:
+    if not least <= number <= most:
         raise WrongValue(
             f"{name} is out of range",
             where=f"{call}({name}={shown(number)})",
             got=f"{name} = {shown(number)}",
-            expected=f"{least} <= {name} <= 2**40",
+            expected=f"{_bound(least)} <= {name} <= {_bound(most)}",
+            hint=f"{call}({name}={_bound(least if number < least else most)})",
         )
     return number
+
+
+def _bound(number: int) -> str:
+    return {LAST_POSITION: "2**40", -LAST_POSITION: "-2**40"}.get(number, str(number))
 
 
 # --- operators

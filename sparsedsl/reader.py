@@ -11,13 +11,24 @@ from functools import reduce
 from operator import and_, or_, sub
 from typing import NamedTuple, NoReturn
 
-from sparsedsl.errors import SparseDSLError, SyntaxMistake, UnknownName, marked, nearest, one_of
+from sparsedsl.errors import SparseDSLError, SyntaxMistake, UnknownName, clipped, marked, nearest, one_of
 from sparsedsl.index import Predicate, Relation, all_of, any_of, comparison, negation
-from sparsedsl.layers import PerHead
+from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.terms import Constant, K, Operator, Q, Term, checked, raised
-from sparsedsl.tokens import Token, tokens
-from sparsedsl.values import call_text, called, kind, number, number_or_term, number_raised, repetition
+from sparsedsl.tokens import A_CONDITION, A_PATTERN, Token, tokens
+from sparsedsl.values import (
+    JOINED,
+    PREFIXED,
+    call_text,
+    called,
+    example,
+    kind,
+    number,
+    number_or_term,
+    number_raised,
+    repetition,
+)
 
 Names = Mapping[str, Callable[..., object]]
 
@@ -85,9 +96,15 @@ class Reader:
             error.where = marked(self.source, start, end)
             raise error from None
 
-    def mistake(self, what: str, start: int, end: int, *, expected: str = "", hint: str = "") -> NoReturn:
-        """Raise, with the place marked."""
-        raise SyntaxMistake(what, where=marked(self.source, start, end), expected=expected, hint=hint)
+    def mistake(self, what: str, start: int, end: int, *, expected: str, hint: str = "", got: str = "") -> NoReturn:
+        """Raise, with the place marked; what stands there is what was got, unless `got` says more."""
+        raise SyntaxMistake(
+            what,
+            where=marked(self.source, start, end),
+            got=got or clipped(self.source[start:end]) or "the end of the text",
+            expected=expected,
+            hint=hint or (A_CONDITION if self.in_condition else A_PATTERN),
+        )
 
     def unexpected(self, expected: str, hint: str = "") -> NoReturn:
         """Raise, for a next token that cannot stand where it does."""
@@ -97,7 +114,14 @@ class Reader:
 
     def too_deep(self, start: int, end: int) -> NoReturn:
         """Raise, for parentheses or operators inside each other beyond DEEPEST."""
-        self.mistake("the text is nested too deeply", start, end, expected=f"at most {DEEPEST} levels")
+        self.mistake(
+            "the text is nested too deeply",
+            start,
+            end,
+            got=f"more than {DEEPEST} levels of parentheses and operators inside each other",
+            expected=f"at most {DEEPEST} levels",
+            hint="the parts by name in Python: near | far",
+        )
 
     # --- operators
 
@@ -187,8 +211,12 @@ class Reader:
             hint = "& for `and`, | for `or`"
         elif sign in ("&", "|") and self.in_condition:
             hint = f"parentheses around each comparison: (q - k < 4) {sign} (k % 2 == 0)"
+        elif sign in ("+", "*") and isinstance(left.value, Pattern | PerHead):
+            hint = "| for the union, & for the intersection"
+        elif isinstance(left.value, Stack) or isinstance(right.value, Stack):
+            hint = f"the operator inside the list: Stack([sliding(4) {sign} causal()])"
         what = f"{sign} does not join {kind(left.value)} and {kind(right.value)}"
-        self.mistake(what, left.start, right.end, hint=hint)
+        self.mistake(what, left.start, right.end, expected=JOINED[sign], hint=hint)
 
     def prefixed(self) -> Found:
         """A value after any number of `~`, `-`, `+`, `not`."""
@@ -208,7 +236,8 @@ class Reader:
             case "+", int() | float():
                 return self.built(lambda: operand.value, start)
         hint = "~ for the complement" if sign == "not" else ""
-        self.mistake(f"{sign} does not apply to {kind(operand.value)}", start, operand.end, hint=hint)
+        what = f"{sign} does not apply to {kind(operand.value)}"
+        self.mistake(what, start, operand.end, expected=PREFIXED[sign], hint=hint)
 
     def raised(self) -> Found:
         """A value, with `** exponent` if that follows."""
@@ -221,7 +250,13 @@ class Reader:
                 return self.built(lambda: number_raised(number, power), base.start)
             case term, int() as power if isinstance(term, Term):
                 return self.built(lambda: raised(term, power), base.start, base)
-        self.mistake(f"** does not join {kind(base.value)} and {kind(exponent.value)}", base.start, exponent.end)
+        self.mistake(
+            f"** does not join {kind(base.value)} and {kind(exponent.value)}",
+            base.start,
+            exponent.end,
+            expected="a number or a term, ** a whole number",
+            hint="2**10",
+        )
 
     # --- values
 
@@ -234,7 +269,9 @@ class Reader:
                 raise UnknownName(
                     f"{kind(found.value)} has no part of that name",
                     where=marked(self.source, method.start, method.end),
+                    got=f".{method.text}",
                     expected=".blocks(size) after a pattern",
+                    hint="sliding(5).blocks(256)",
                 )
             self.at += 1
             found = self.call("blocks", found.value.blocks, found.start, found)
@@ -272,13 +309,22 @@ class Reader:
             return Found(Q if name == "q" else K, token.start, token.end)
         place = marked(self.source, token.start, token.end)
         if self.in_condition:
-            raise UnknownName("a condition knows no other names than q and k", where=place, got=name)
+            raise UnknownName(
+                "a condition knows no other names than q and k",
+                where=place,
+                got=name,
+                expected="q, the query's position, and k, the key's",
+                hint=A_CONDITION,
+            )
         if name not in self.names:
             hint = "where(q - k < 4): q and k stand inside where" if name in ("q", "k") else nearest(name, self.names)
-            raise UnknownName(f"there is no {name}", where=place, expected=one_of(self.names), hint=hint)
+            raise UnknownName(
+                f"there is no {name}", where=place, got=name, expected=one_of(self.names), hint=hint or A_PATTERN
+            )
         if self.token.text != "(":
             call = call_text(name, self.names[name])
-            self.mistake(f"{name} must be called", token.start, token.end, expected=call, hint=f"{name}(...)")
+            hint = example(name, self.names[name])
+            self.mistake(f"{name} must be called", token.start, token.end, expected=call, hint=hint)
         return self.call(name, self.names[name], token.start)
 
     def listed(self, opening: Token) -> Found:
@@ -294,7 +340,8 @@ class Reader:
             return self.built(lambda: values, opening.start, *items)
         for item in items:
             if not isinstance(item.value, int):
-                self.mistake(f"a set holds numbers, not {kind(item.value)}", item.start, item.end)
+                what = f"a set holds whole numbers, not {kind(item.value)}"
+                self.mistake(what, item.start, item.end, expected="whole numbers", hint="{0, 1, 2, 4}")
         return self.built(lambda: set(values), opening.start)
 
     def close(self, opening: Token) -> None:
@@ -303,7 +350,14 @@ class Reader:
         if self.accept(closing):
             return
         if self.token.kind == "end":
-            self.mistake(f"{opening.text} is not closed", opening.start, opening.end, expected=closing)
+            self.mistake(
+                f"{opening.text} is not closed",
+                opening.start,
+                opening.end,
+                got="the end of the text",
+                expected=closing,
+                hint=f"{closing} where what {opening.text} opens ends",
+            )
         self.unexpected(f"an operator, or {closing}", hint="== to compare" if self.token.text == "=" else "")
 
     def call(self, name: str, function: Callable[..., object], start: int, *before: Found) -> Found:
@@ -341,10 +395,18 @@ class Reader:
             raise UnknownName(
                 f"{name} has no argument {token.text}",
                 where=marked(self.source, token.start, token.end),
+                got=f"{token.text}=",
                 expected=call_text(name, function),
-                hint="== to compare" if name == "where" else nearest(token.text, known),
+                hint="== to compare" if name == "where" else nearest(token.text, known) or example(name, function),
             )
         if token.text in given:
-            self.mistake(f"{token.text} is given twice", token.start, token.end)
+            self.mistake(
+                f"{token.text} is given twice",
+                token.start,
+                token.end,
+                got=f"{token.text}= again",
+                expected="each argument once",
+                hint=f"one of the two {token.text}=",
+            )
         self.at += 2
         return token.text

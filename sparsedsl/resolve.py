@@ -6,10 +6,13 @@ import runpy
 import traceback
 from pathlib import Path
 
-from sparsedsl.errors import NotAPattern, SparseDSLError, UnknownName, marked, nearest
+from sparsedsl.errors import NotAPattern, SparseDSLError, UnknownName, clipped, marked, nearest
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.text import parse
+
+# Characters kept of the reason for which a file stops.
+LONGEST_REASON = 200
 
 
 def resolve(text: str) -> Pattern | PerHead | Stack:
@@ -51,7 +54,7 @@ def _named(file: str, name: str) -> Pattern | PerHead | Stack:
             where=where,
             got=f"name = {name!r}",
             expected=f"the name of a pattern: {', '.join(patterns) or 'this file has none'}",
-            hint=f"{file}:{nearest(name, patterns) or patterns[0]}" if patterns else "",
+            hint=f"{file}:{nearest(name, patterns) or patterns[0]}" if patterns else "pattern = sliding(1024) in it",
         )
     value = values[name]
     if not isinstance(value, Pattern | PerHead | Stack):
@@ -60,9 +63,17 @@ def _named(file: str, name: str) -> Pattern | PerHead | Stack:
             where=where,
             got=f"{name} of type {type(value).__name__}",
             expected="a Pattern, per_head([...]) or Stack([...])",
-            hint=f"in the file, pattern = {name}(...), then {file}:pattern" if callable(value) else "",
+            hint=_instead(file, name, values),
         )
     return value
+
+
+def _instead(file: str, name: str, values: dict[str, object]) -> str:
+    """What to type for a name that is not a pattern's."""
+    if callable(values[name]):
+        return f"in the file, pattern = {name}(...), then {file}:pattern"
+    patterns = list(_patterns(values))
+    return f"{file}:{patterns[0]}" if patterns else "in the file, pattern = sliding(1024)"
 
 
 def _only(file: str) -> Pattern | PerHead | Stack:
@@ -98,13 +109,16 @@ def _values(file: str) -> dict[str, object]:
     """The names of a file at module level, once it has run."""
     path = Path(file)
     if not path.is_file():
-        beside = nearest(path.name, [each.name for each in path.parent.glob("*.py")])
+        stems = [each.stem for each in path.parent.glob("*.py") if each.is_file()]
+        beside = nearest(path.stem, stems)
         raise UnknownName(
             "there is no such file",
             where=marked(file, 0, len(file)),
             got=str(path.absolute()),
             expected="a Python file, or a pattern",
-            hint=str(path.with_name(beside)) if beside else "",
+            hint=str(path.with_name(f"{beside}.py"))
+            if beside
+            else "sliding(1024), or the path of a file that is there",
         )
     try:
         return runpy.run_path(file, run_name="pattern_file")
@@ -114,7 +128,7 @@ def _values(file: str) -> dict[str, object]:
         raise NotAPattern(
             "the file stops with an error",
             where=marked(file, 0, len(file)),
-            got=f"{type(error).__name__}: {error}{_line_of(error, file)}",
+            got=f"{type(error).__name__}: {clipped(str(error), LONGEST_REASON)}{_line_of(error, file)}",
             expected="a file that runs to its end",
             hint=f"python {file}",
         ) from error

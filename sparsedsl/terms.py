@@ -114,6 +114,7 @@ def raised(base: Term, exponent: int) -> Term:
             "an exponent is out of range",
             got=f"{shown_term(base)} ** {exponent}",
             expected=f"0 <= exponent <= {HIGHEST_POWER}",
+            hint=f"{shown_term(base)} ** 2",
         )
     product: Term = Constant(1)
     for factor in range(exponent):

@@ -7,12 +7,13 @@ operators, whole-number arithmetic, and inside `where(...)` comparisons of terms
 from __future__ import annotations
 
 from sparsedsl import constructors
-from sparsedsl.errors import SyntaxMistake, WrongType, marked, shown
+from sparsedsl.errors import SyntaxMistake, WrongType, clipped, marked, shown
 from sparsedsl.index import Predicate
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.leaves import Where
 from sparsedsl.pattern import Pattern
 from sparsedsl.reader import Names, Reader
+from sparsedsl.tokens import A_PATTERN
 from sparsedsl.values import kind
 
 LONGEST_TEXT = 200_000
@@ -39,7 +40,9 @@ def parse(text: str, *, names: Names | None = None) -> Pattern | PerHead | Stack
         raise SyntaxMistake(
             f"the text is {kind(value)}, not a pattern",
             where=marked(text, 0, len(text)),
+            got=clipped(text),
             expected="a call such as sliding(1024), or calls joined by | & -",
+            hint=A_PATTERN,
         )
     return value
 
@@ -52,27 +55,30 @@ def parse_predicate(text: str) -> Predicate:
     '(0 <= q - k < 16) & ~(k % 4 == 3)'
 
     """
-    _check_text("where", text, expected="a condition on q and k", hint="where(q - k < 4)")
+    _check_text("where", text, expected="a condition on q and k", hint='where("q - k < 4")')
     value = Reader(text, {}, in_condition=True).whole_text().value
     if not isinstance(value, Predicate):
         raise SyntaxMistake(
             f"the text is {kind(value)}, not a condition",
             where=marked(text, 0, len(text)),
+            got=clipped(text),
             expected="comparisons of q and k",
-            hint="where(q - k < 4)",
+            hint='where("q - k < 4")',
         )
     return value
 
 
 def _check_text(call: str, text: str, *, expected: str, hint: str) -> None:
-    got = f"{shown(text)} of type {type(text).__name__}"
+    where = f"{call}({shown(text)})"
     if not isinstance(text, str):
-        raise WrongType(f"{call} reads a text", where=f"{call}({shown(text)})", got=got, expected="a str")
+        got = f"{shown(text)} of type {type(text).__name__}"
+        raise WrongType(f"{call} reads a text", where=where, got=got, expected=f"a str: {expected}", hint=hint)
     if len(text) > LONGEST_TEXT:
-        got = f"{len(text)} characters"
-        raise SyntaxMistake("the text is too long", got=got, expected=f"at most {LONGEST_TEXT} characters")
+        got, expected = f"{len(text)} characters", f"at most {LONGEST_TEXT} characters"
+        hint = "a Python file that makes the pattern: FILE.py:NAME, or the constructors themselves"
+        raise SyntaxMistake("the text is too long", where=where, got=got, expected=expected, hint=hint)
     if not text.strip():
-        raise SyntaxMistake("the text is empty", where=f"{call}({text!r})", expected=expected, hint=hint)
+        raise SyntaxMistake("the text is empty", where=where, got="no word", expected=expected, hint=hint)
 
 
 def _where(condition: object) -> Pattern:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from sparsedsl.errors import SyntaxMistake, marked
+from sparsedsl.errors import SyntaxMistake, clipped, marked
 
 Kind = Literal["number", "name", "text", "sign", "end"]
+
+
+# What an error proposes where nothing better is known.
+A_PATTERN = "sliding(1024) | sink(4) & causal()"
+A_CONDITION = "where((q - k < 4) & (k % 2 == 0))"
 
 
 class Token(NamedTuple):
@@ -80,10 +85,17 @@ _KINDS: dict[str, Kind] = {"number": "number", "name": "name", "text": "text", "
 def _strange(source: str, at: int) -> SyntaxMistake:
     letter = source[at]
     if letter in "'\"":
-        return SyntaxMistake("a quote is not closed on its line", where=marked(source, at, at + 1))
+        return SyntaxMistake(
+            "a quote is not closed on its line",
+            where=marked(source, at, at + 1),
+            got=clipped(source[at:].split("\n")[0]),
+            expected=f"{letter} at its end",
+            hint=A_CONDITION,
+        )
     return SyntaxMistake(
         "a character is not part of the language",
         where=marked(source, at, at + 1),
         got=repr(letter) if letter.isprintable() else f"character number {ord(letter)}",
-        hint=_MEANT.get(letter, ""),
+        expected="names, numbers, and Python's operators and brackets",
+        hint=_MEANT.get(letter, A_PATTERN),
     )

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import sparsedsl
+from sparsedsl.errors import SparseDSLError
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns import CATALOGUE, draw, summary
 from sparsedsl.text import parse
+from tests.sparsedsl.five_lines import assert_five_lines
 
 LENGTH = 131072
 SECTIONS = ["Set", "Units", "Degree", "Depth", "Cost", "Raises", "Example", "References"]
@@ -73,6 +75,29 @@ def test_docstring_has_its_sections_in_order(name: str) -> None:
 @EVERY_ENTRY
 def test_summary_is_one_sentence(name: str) -> None:
     assert re.fullmatch(r"[A-Z`].{10,100}\.", summary(name))
+
+
+NOT_A_NUMBER: list[object] = [0, -1, 2**41, "x", 1.5, None, True, [], [-1], ["x"]]
+FITS: dict[str, dict[str, list[object]]] = {
+    "bigbird": {"seed": [0]},
+    "logsparse": {"restart": [None]},
+    "longformer": {"global_tokens": [[]]},
+    "ppa": {"p": [True]},
+}
+
+
+@EVERY_ENTRY
+def test_a_wrong_argument_is_named(name: str) -> None:
+    for argument in inspect.signature(CATALOGUE[name]).parameters:
+        for value in NOT_A_NUMBER:
+            if value in FITS.get(name, {}).get(argument, ()):
+                continue
+            with pytest.raises(SparseDSLError) as caught:
+                CATALOGUE[name](**{argument: value})
+            told = str(caught.value)
+            assert_five_lines(told)
+            assert f"  where     {name}(" in told
+            assert f"{argument} = " in told
 
 
 def test_every_file_is_in_the_catalogue() -> None:

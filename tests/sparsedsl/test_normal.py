@@ -186,6 +186,7 @@ def test_random_blocks_have_no_normal_form() -> None:
         "  where     random_blocks(block=64, count=2, seed=1) & causal()",
         "  got       a seeded random choice",
         "  expected  conditions on q - k, on residues of q and k, or on absolute positions",
+        "  try       dense and check, which take such a pattern as it is",
     ]
 
 
@@ -197,6 +198,7 @@ def test_a_hyperbola_has_no_normal_form() -> None:
         "  where     where(q * k < 60)",
         "  got       q * k - 60, which neither repeats nor is a distance",
         "  expected  conditions on q - k, on residues of q and k, or on absolute positions",
+        "  try       dense and check, which take such a pattern as it is",
     ]
 
 
@@ -210,3 +212,43 @@ def test_coprime_chunks_repeat_too_late() -> None:
         f"  expected  at most {LONGEST_PERIOD}",
         "  try       dilations, strides and chunks that divide each other",
     ]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        dilated(4, 100_000),
+        dilated(2, 2**39),
+        sliding(3).blocks(2**30),
+        chunked(10**9),
+        offsets({0, 2**40}),
+        power(base=2**20).blocks(2**20),
+        sink(2**40) & causal(),
+    ],
+    ids=str,
+)
+def test_vast_numbers_have_short_forms(pattern: Pattern) -> None:
+    start = perf_counter()
+    form = normalise(pattern)
+    assert perf_counter() - start < 0.5
+    for q_start in (0, 10**5 - 3, 3 * 10**5, 2**30 + 5):
+        np.testing.assert_array_equal(form.dense(7, 9, q_start=q_start), pattern.dense(7, 9, q_start=q_start))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "period"),
+    [
+        (strided(70_000), 70_000),
+        (dilated(2000, 100_000), 100_000),
+        (sliding(3).blocks(2**40).blocks(2**40), 2**40),
+        (chunked(10**9) | sliding(3), 10**9),
+    ],
+    ids=str,
+)
+def test_vast_periods_are_refused_at_once(pattern: Pattern, period: int) -> None:
+    start = perf_counter()
+    with pytest.raises(NoNormalForm) as caught:
+        normalise(pattern)
+    assert perf_counter() - start < 0.5
+    assert caught.value.got == f"a period of {period}"
+    assert pattern.dense(5)[4, 4]

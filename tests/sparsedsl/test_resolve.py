@@ -98,7 +98,10 @@ class TestMistakes:
         )
 
     def test_no_such_file_and_none_near(self) -> None:
-        assert "try" not in message("model.py", UnknownName)
+        hint = "  try       sliding(1024), or the path of a file that is there"
+        assert message("model.py", UnknownName).splitlines()[-1] == hint
+        Path("model.py").mkdir()
+        assert message("model.py", UnknownName).splitlines()[-1] == hint
 
     def test_no_pattern(self) -> None:
         write("none.py", "_hidden = 1\ndef make():\n    return 2\n")
@@ -141,6 +144,7 @@ class TestMistakes:
             "                    ^",
             "  got       name = ''",
             "  expected  the name of a pattern: this file has none",
+            "  try       pattern = sliding(1024) in it",
         )
 
     def test_a_name_for_something_else(self) -> None:
@@ -151,6 +155,7 @@ class TestMistakes:
             "                     ^^^^^",
             "  got       width of type int",
             "  expected  a Pattern, per_head([...]) or Stack([...])",
+            "  try       model.py:local",
         )
 
     def test_a_name_for_a_function(self) -> None:
@@ -186,6 +191,13 @@ class TestMistakes:
     def test_other_ways_to_stop(self, source: str, got: str) -> None:
         write("broken.py", source)
         assert f"  got       {got}\n" in message("broken.py", NotAPattern)
+
+    def test_a_long_reason_is_cut(self) -> None:
+        write("broken.py", "raise ValueError('reason ' * 1000)\n")
+        got = message("broken.py", NotAPattern).splitlines()[3]
+        assert got.startswith("  got       ValueError: reason reason")
+        assert got.endswith("..., line 1")
+        assert len(got) < 250
 
     def test_a_mistake_in_a_pattern_keeps_its_own_text(self) -> None:
         write("broken.py", "import sparsedsl as sd\npattern = sd.sliding(0)\n")
