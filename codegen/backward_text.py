@@ -63,13 +63,10 @@ def dq_kernel${p}(
 ${row_program}
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group${row_class}
-    first_key_tile = 0
-    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
-
+${dq_set_key_tiles}
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)
-    o_n = tl.arange(0, BLOCK_N)
-    b_q = q_desc.load([i_b, i_h, ${c}row_start, 0]).reshape(BLOCK_M, D)
+${dq_set_o_n}    b_q = q_desc.load([i_b, i_h, ${c}row_start, 0]).reshape(BLOCK_M, D)
     b_do = do_desc.load([i_b, i_h, ${c}row_start, 0]).reshape(BLOCK_M, D)
     o_row = (${tile_row}) * BLOCK_M + tl.arange(0, BLOCK_M)
     b_lse = tl.load(row_lse_ptr + o_row)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
-from sparsedsl.errors import DtypeMismatch, Unsupported, WrongType
+from sparsedsl.errors import UnknownName, Unsupported, WrongType, shown
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 
@@ -107,9 +107,11 @@ class CompiledAttention:
         return emit(self.pattern, tiling_named(tiling))
 
 
-def _tiling_name(q: Tensor) -> str:
-    tiling = tiling_for(q.shape[-1], q.element_size()) if q.dim() else None
+def _tiling_name(q: object) -> str:
     # What no tiling takes is left to the module's own checks; the CPU road has no tiles to fit.
+    if not isinstance(q, Tensor) or not q.dim():
+        return TILINGS[0].name
+    tiling = tiling_for(q.shape[-1], q.element_size())
     return (tiling or TILINGS[0 if q.element_size() == 2 else -1]).name
 
 
@@ -147,11 +149,12 @@ def tiling_named(name: str) -> Tiling:
     for tiling in TILINGS:
         if tiling.name == name:
             return tiling
-    raise DtypeMismatch(
+    raise UnknownName(
         "there is no tiling of this name",
         where=f"tiling={name!r}",
         got=name,
         expected=f"one of {', '.join(tiling.name for tiling in TILINGS)}",
+        hint=f"tiling={TILINGS[0].name!r}",
     )
 
 
@@ -168,8 +171,8 @@ def _one_layer(call: str, pattern: object) -> Pattern | PerHead:
         )
     raise WrongType(
         f"{call} takes a pattern",
-        where=f"{call}({pattern!r})",
-        got=f"{pattern!r} of type {type(pattern).__name__}",
+        where=f"{call}({shown(pattern)})",
+        got=f"{shown(pattern)} of type {type(pattern).__name__}",
         expected="a Pattern or a PerHead",
         hint=f"{call}(parse({pattern!r}))" if isinstance(pattern, str) else f"{call}(sliding(1024))",
     )

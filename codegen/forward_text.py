@@ -66,14 +66,11 @@ def forward_kernel${p}(
 ${row_program}
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group${row_class}
-    first_key_tile = 0
-    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
-
+${set_key_tiles}
     # Where the first tile begins before the first query, its rows move down; those of the next tile are not stored.
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)
-    o_n = tl.arange(0, BLOCK_N)
-    b_q = q_desc.load([i_b, i_h, ${c}row_start, 0]).reshape(BLOCK_M, D)
+${set_o_n}    b_q = q_desc.load([i_b, i_h, ${c}row_start, 0]).reshape(BLOCK_M, D)
     # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
     row_max = tl.full([BLOCK_M], -3.0e38, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)

@@ -35,6 +35,10 @@ def kind_source(part: Part) -> str:
     return text
 
 
+# Emitted lines are no longer than this.
+LINE = 120
+
+
 class Masks:
     """The masks of a module, each a small function, named in the order of first use."""
 
@@ -57,12 +61,13 @@ class Masks:
         """The functions' definitions."""
         texts = []
         for (condition, name), predicate in zip(self.names.items(), self.predicates, strict=True):
+            shown = _in_lines(condition)
             if not self._looks_up(name):
-                texts.append(Template(templates.MASK).substitute(name=name, condition=condition))
+                texts.append(Template(templates.MASK).substitute(name=name, condition=shown))
                 continue
-            on_cpu = predicate_source(predicate, self._look_up("listed_on_cpu("))
+            on_cpu = _in_lines(predicate_source(predicate, self._look_up("listed_on_cpu(")))
             text = Template(templates.MASK_WITH_SETS)
-            texts.append(text.substitute(name=name, condition=condition, on_cpu=on_cpu))
+            texts.append(text.substitute(name=name, condition=shown, on_cpu=on_cpu))
         return "".join(texts)
 
     def _name(self, mask: Predicate) -> str:
@@ -167,7 +172,6 @@ class Walker:
     """The walks of one part; masks and tables are the module's."""
 
     part: Part
-    number: int
     text: PartText
     masks: Masks
     tables: TableRoad
@@ -184,7 +188,7 @@ class Walker:
                 lines.append(f"if kind == {kind}:")
                 inner = [f"    {line}" for line in inner or ["pass"]]
             lines += inner
-        return "\n".join(" " * indent + line for line in lines)
+        return "\n".join(piece for line in lines for piece in broken(" " * indent + line))
 
     def _loops(self, program: LoopProgram, step: Step) -> list[str]:
         names = Names(*step.names, self.masks.constants, "tl.load(constants + {})")
@@ -254,6 +258,14 @@ class Walker:
         return "\n".join(lines), part
 
 
+def _in_lines(condition: str) -> str:
+    """A condition after `return`, in parentheses over several lines where it is long."""
+    line = f"    return {condition}"
+    return (
+        condition if len(line) <= LINE else "\n".join(broken(f"    return ({condition})")).removeprefix("    return ")
+    )
+
+
 def _classes_source(part: Part) -> str:
     if part.covers_all_rows:
         return "((0,),)" if part.step == 1 else f"(tuple(range({part.step})),)"
@@ -262,3 +274,15 @@ def _classes_source(part: Part) -> str:
 
 def _what(mask: Predicate | None) -> str:
     return "FULL, no mask" if mask is None else f"PARTIAL, {predicate_source(mask)}"
+
+
+def broken(line: str) -> list[str]:
+    """A line of source as lines of at most LINE columns: a comment at its spaces, a call inside its parentheses."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    if len(line) <= LINE:
+        return [line]
+    if line.lstrip().startswith("#"):
+        return [f"{indent}# {piece}" for piece in wrap(line.lstrip()[2:], LINE - len(indent) - 2)]
+    head, _, rest = line.partition("(")
+    pieces = wrap(rest.removesuffix(")"), LINE - len(indent) - 4, break_long_words=False, break_on_hyphens=False)
+    return [f"{head}(", *(f"{indent}    {piece}" for piece in pieces), f"{indent})"]

@@ -6,9 +6,13 @@ SHARED = '''
 LOG2_E = 1.4426950408889634
 
 
+# Read once, as the kernels above read it when they were defined.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def on_gpu_road(tensor: Tensor) -> bool:
-    """Whether the Triton kernels run: on a CUDA device, or on the CPU under TRITON_INTERPRET=1."""
-    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    """Whether the Triton kernels run: on a CUDA device, or on the CPU where Triton interprets them."""
+    return tensor.is_cuda or INTERPRETED
 
 
 def precision(tensor: Tensor) -> str:

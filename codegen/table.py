@@ -143,7 +143,7 @@ def live_tiles(
 
     Kind 0 is FULL; kind 1 + c is PARTIAL, bit a of c saying that choice a is true in the tile.
     """
-    i = torch.arange(rows.start, rows.stop)
+    i = torch.arange(rows.start, rows.stop if columns else rows.start)
     j, size = torch.zeros_like(i), 1
     while size < columns:
         size *= 4

@@ -57,6 +57,7 @@ class TableMasks:
                 where=str(pattern),
                 got=f"{len(choices)} different random_blocks",
                 expected=f"at most {MOST_CHOICES}",
+                hint="one random_blocks of more blocks",
             )
         outcomes = [outcome[::-1] for outcome in product((False, True), repeat=len(choices))]
         masks = (_decided(predicate, dict(zip(choices, outcome, strict=True))) for outcome in outcomes)

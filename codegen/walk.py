@@ -31,7 +31,8 @@ def sections_of(program: TileProgram) -> tuple[Section, ...]:
     runs: dict[Predicate | None, list[Run]] = {}
     for group in program.groups:
         runs.setdefault(None if group.full else group.mask, []).extend(runs_of(program, group))
-    return tuple(Section(mask, tuple(found)) for mask, found in runs.items())
+    # Tiles that are too far away for any kernel leave no run.
+    return tuple(Section(mask, tuple(found)) for mask, found in runs.items() if found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ def test_emitted_source(name: str, golden: Callable[[str, str], None]) -> None:
     golden(f"{name}.py", emit(GOLDEN[name], TILINGS[0]))
 
 
-@pytest.mark.xfail(strict=True, reason="the calls inside the walks are longer than a line")
 @pytest.mark.parametrize("name", GOLDEN)
 def test_emitted_source_passes_the_linter(name: str) -> None:
     """The project's own rules; the module prints its verdict (T20), and its main is no public API (D1)."""

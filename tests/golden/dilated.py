@@ -35,7 +35,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "7d055b349789"
+DIGEST = "1ed0789ac15c"
 
 
 @triton.jit
@@ -109,21 +109,30 @@ def forward_kernel(
     count_0 = max(min(home - 1, key_tiles - 1) - start_0 + 1, 0)
     for u in range(count_0):
         j = start_0 + u
-        acc, row_max, row_sum = attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, None, False, BLOCK_N, D, PRECISION)
+        acc, row_max, row_sum = attend(
+            acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, None, False, BLOCK_N, D,
+            PRECISION
+        )
     # PARTIAL, q - k >= 0: home
     start_1 = max(home, first_key_tile)
     count_1 = max(min(home, key_tiles - 1) - start_1 + 1, 0)
     for u in range(count_1):
         j = start_1 + u
         k_pos = j * BLOCK_N + o_n
-        acc, row_max, row_sum = attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_0(o_m[:, None], k_pos[None, :]), True, BLOCK_N, D, PRECISION)
+        acc, row_max, row_sum = attend(
+            acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_0(o_m[:, None],
+            k_pos[None, :]), True, BLOCK_N, D, PRECISION
+        )
     # PARTIAL, q - k < 512: home - 8
     start_2 = max(home - 8, first_key_tile)
     count_2 = max(min(home - 8, key_tiles - 1) - start_2 + 1, 0)
     for u in range(count_2):
         j = start_2 + u
         k_pos = j * BLOCK_N + o_n
-        acc, row_max, row_sum = attend(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_1(o_m[:, None], k_pos[None, :]), True, BLOCK_N, D, PRECISION)
+        acc, row_max, row_sum = attend(
+            acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_1(o_m[:, None],
+            k_pos[None, :]), True, BLOCK_N, D, PRECISION
+        )
     live = row_sum > 0
     total = tl.where(live, row_sum, 1.0)
     b_o = acc / total[:, None]
@@ -217,21 +226,30 @@ def dq_kernel(
     count_0 = max(min(home - 1, key_tiles - 1) - start_0 + 1, 0)
     for u in range(count_0):
         j = start_0 + u
-        acc = add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, None, False, BLOCK_N, D, PRECISION)
+        acc = add_dq(
+            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, None, False, BLOCK_N, D,
+            PRECISION
+        )
     # PARTIAL, q - k >= 0: home
     start_1 = max(home, first_key_tile)
     count_1 = max(min(home, key_tiles - 1) - start_1 + 1, 0)
     for u in range(count_1):
         j = start_1 + u
         k_pos = j * BLOCK_N + o_n
-        acc = add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_0(o_m[:, None], k_pos[None, :]), True, BLOCK_N, D, PRECISION)
+        acc = add_dq(
+            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_0(o_m[:, None],
+            k_pos[None, :]), True, BLOCK_N, D, PRECISION
+        )
     # PARTIAL, q - k < 512: home - 8
     start_2 = max(home - 8, first_key_tile)
     count_2 = max(min(home - 8, key_tiles - 1) - start_2 + 1, 0)
     for u in range(count_2):
         j = start_2 + u
         k_pos = j * BLOCK_N + o_n
-        acc = add_dq(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_1(o_m[:, None], k_pos[None, :]), True, BLOCK_N, D, PRECISION)
+        acc = add_dq(
+            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, i_c, j * BLOCK_N, scale, mask_1(o_m[:, None],
+            k_pos[None, :]), True, BLOCK_N, D, PRECISION
+        )
     acc *= softmax_scale
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * rows + first_row + i_c + 8 * (o_m - q_start)
@@ -297,7 +315,10 @@ def dkdv_kernel(
             i = start_0 + u
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
-            dk, dv = add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, i_c, o_row, row_start, scale, None, False, BLOCK_M, D, PRECISION)
+            dk, dv = add_dkdv(
+                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, i_c, o_row, row_start, scale,
+                None, False, BLOCK_M, D, PRECISION
+            )
         # PARTIAL, q - k >= 0: home
         start_1 = max(home, first_row_tile)
         count_1 = max(min(home, row_tiles - 1) - start_1 + 1, 0)
@@ -305,7 +326,11 @@ def dkdv_kernel(
             i = start_1 + u
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
-            dk, dv = add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, i_c, o_row, row_start, scale, mask_0((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D, PRECISION)
+            dk, dv = add_dkdv(
+                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, i_c, o_row, row_start, scale,
+                mask_0((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D,
+                PRECISION
+            )
         # PARTIAL, q - k < 512: home + 8
         start_2 = max(home + 8, first_row_tile)
         count_2 = max(min(home + 8, row_tiles - 1) - start_2 + 1, 0)
@@ -313,7 +338,11 @@ def dkdv_kernel(
             i = start_2 + u
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
-            dk, dv = add_dkdv(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, i_c, o_row, row_start, scale, mask_1((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D, PRECISION)
+            dk, dv = add_dkdv(
+                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, i_c, o_row, row_start, scale,
+                mask_1((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D,
+                PRECISION
+            )
     dk *= softmax_scale
     dk_desc.store([i_b, i_g, i_c, j * BLOCK_N, 0], dk.to(dk_desc.dtype).reshape(1, 1, 1, BLOCK_N, D))
     dv_desc.store([i_b, i_g, i_c, j * BLOCK_N, 0], dv.to(dv_desc.dtype).reshape(1, 1, 1, BLOCK_N, D))
@@ -637,9 +666,13 @@ CPU_PARTS = (
 LOG2_E = 1.4426950408889634
 
 
+# Read once, as the kernels above read it when they were defined.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def on_gpu_road(tensor: Tensor) -> bool:
-    """Whether the Triton kernels run: on a CUDA device, or on the CPU under TRITON_INTERPRET=1."""
-    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    """Whether the Triton kernels run: on a CUDA device, or on the CPU where Triton interprets them."""
+    return tensor.is_cuda or INTERPRETED
 
 
 def precision(tensor: Tensor) -> str:
@@ -834,27 +867,49 @@ DTYPES = (torch.float16, torch.bfloat16)
 class InputError(ValueError):
     """Inputs that do not fit each other or this module: what, where, got, expected, try."""
 
-    def __init__(self, code: str, what: str, got: str, expected: str, hint: str = "") -> None:
-        lines = [f"{code}: {what}", "  where     attention(q, k, v)", f"  got       {got}", f"  expected  {expected}"]
-        super().__init__("\n".join([*lines, f"  try       {hint}"] if hint else lines))
+    def __init__(self, code: str, what: str, got: str, expected: str, hint: str) -> None:
+        lines = (f"{code}: {what}", "where     attention(q, k, v)", f"got       {got}", f"expected  {expected}")
+        super().__init__("\n  ".join([*lines, f"try       {hint}"]))
         self.code = code
 
 
-def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
-    """Raise InputError unless the three tensors and the first position make a call that this module can answer."""
+def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: int | None) -> None:
+    """Raise InputError unless this module can answer the call."""
+    for name, each in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(each, Tensor):
+            raise InputError(
+                "WrongType",
+                f"{name} is no tensor",
+                f"{name} of type {type(each).__name__}",
+                "three tensors",
+                f"torch.as_tensor({name})",
+            )
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
-        raise InputError("ShapeMismatch", "attention takes 4-D tensors", shapes, "(batch, heads, length, dim) each")
+        raise InputError(
+            "ShapeMismatch",
+            "attention takes 4-D tensors",
+            shapes,
+            "(batch, heads, length, dim) each",
+            "unsqueeze(0) for a missing batch, unflatten and transpose for heads inside the last dimension",
+        )
     if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
         raise InputError(
-            "ShapeMismatch", "q, k and v do not fit", shapes, "q (B, H, M, D), k and v (B, G, N, D)"
+            "ShapeMismatch",
+            "q, k and v do not fit",
+            shapes,
+            "q (B, H, M, D), k and v (B, G, N, D)",
+            "transpose(1, 2) if length stands before heads",
         )
+    if q.shape[3] == 0:
+        raise InputError("ShapeMismatch", "the head dimension is empty", shapes, "head_dim >= 1", "q.shape")
     if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
         raise InputError(
             "HeadMismatch",
             "the key heads do not divide the query heads",
             f"{q.shape[1]} query heads, {k.shape[1]} key heads",
             "a number of key heads that divides the number of query heads",
+            "repeat_interleave the key heads up to a divisor",
         )
     if HEADS is not None and q.shape[1] != HEADS:
         raise InputError(
@@ -866,19 +921,45 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
         )
     if not q.dtype == k.dtype == v.dtype:
         raise InputError(
-            "DtypeMismatch", "q, k and v have different types", f"{q.dtype}, {k.dtype}, {v.dtype}", "one type"
+            "DtypeMismatch",
+            "q, k and v have different types",
+            f"{q.dtype}, {k.dtype}, {v.dtype}",
+            "one type",
+            "k.to(q.dtype), v.to(q.dtype)",
         )
     if not q.dtype.is_floating_point or q.dtype.itemsize < 2:
-        raise InputError("DtypeMismatch", "no kernel takes this type", f"{q.dtype}", "float16, bfloat16 or float32")
+        raise InputError(
+            "DtypeMismatch",
+            "no kernel takes this type",
+            f"{q.dtype}",
+            "float16, bfloat16 or float32",
+            "q.to(torch.bfloat16)",
+        )
     if not q.device == k.device == v.device:
         raise InputError(
-            "DeviceMismatch", "q, k and v are on different devices", f"{q.device}, {k.device}, {v.device}", "one device"
+            "DeviceMismatch",
+            "q, k and v are on different devices",
+            f"{q.device}, {k.device}, {v.device}",
+            "one device",
+            "k.to(q.device), v.to(q.device)",
         )
     if q.device.type not in ("cuda", "cpu", "meta"):
-        raise InputError("DeviceMismatch", "no kernel runs on this device", f"{q.device}", "a CUDA or CPU device")
+        raise InputError(
+            "DeviceMismatch",
+            "no kernel runs on this device",
+            f"{q.device}",
+            "a CUDA or CPU device",
+            'q.to("cuda")',
+        )
     if q.is_cuda:
         if q.dtype not in DTYPES:
-            raise InputError("DtypeMismatch", "this module has no such kernel", f"{q.dtype}", f"one of {DTYPES}")
+            raise InputError(
+                "DtypeMismatch",
+                "this module has no such kernel",
+                f"{q.dtype}",
+                f"one of {DTYPES}",
+                "a module built with another --tiling",
+            )
         step = 16 // q.dtype.itemsize
         if not 16 <= q.shape[3] <= HEAD_DIM or q.shape[3] % step:
             raise InputError(
@@ -888,7 +969,17 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
                 f"16 <= head_dim <= {HEAD_DIM}, a multiple of {step}",
                 "zeros appended to the head dimension of q, k and v, with scale= given",
             )
-    if CAUSAL and q_start + q.shape[2] > k.shape[2]:
+    if scale is not None and (not isinstance(scale, (int, float)) or scale != scale):
+        raise InputError("WrongValue", "scale is no number", f"scale = {scale!r}", "a float", "head_dim ** -0.5")
+    if q_start is not None and not isinstance(q_start, int):
+        raise InputError(
+            "WrongType",
+            "q_start is no position",
+            f"q_start = {q_start!r}",
+            "an int",
+            "q_start=None: the last query sits on the last key",
+        )
+    if CAUSAL and q_start is not None and q_start + q.shape[2] > k.shape[2]:
         raise InputError(
             "OutOfRange",
             "the last query stands after the last key of a pattern that looks back",
@@ -898,8 +989,19 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, q_start: int) -> None:
         )
 
 
-@torch.library.custom_op("sparsedsl::attention_7d055b349789", mutates_args=())
+def unused(name: str) -> str:
+    """The name, or with a number where another module of this process has an operator of that name."""
+    number, found = 1, name
+    while hasattr(torch.ops.sparsedsl, found):
+        number += 1
+        found = f"{name}_{number}"
+    return f"sparsedsl::{found}"
+
+
+@torch.library.custom_op(unused("attention_1ed0789ac15c"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+    if q.numel() == 0 or k.numel() == 0:
+        return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
     if on_gpu_road(q):
         return launch_forward(q, k, v, scale, q_start)
     return forward_parts(
@@ -913,10 +1015,12 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op("sparsedsl::attention_backward_7d055b349789", mutates_args=())
+@torch.library.custom_op(unused("attention_backward_1ed0789ac15c"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if q.numel() == 0 or k.numel() == 0:
+        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     if on_gpu_road(q):
         return launch_backward(d_out, d_lse, q, k, v, out, lse, scale, q_start)
     return backward_parts(
@@ -978,8 +1082,8 @@ def attention(
     Raises
         InputError: shapes, types, devices or positions that do not fit.
     """
+    check_inputs(q, k, v, scale, q_start)
     start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
-    check_inputs(q, k, v, start)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     if factor < 0:
         # The kernels take the maximum of unscaled scores.
@@ -1015,7 +1119,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 def main() -> None:
     """Compare output and gradients with dense attention in float64, on three shapes; raise where they differ."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = DTYPES[0] if device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1" else torch.float32
+    dtype = DTYPES[0] if device == "cuda" or INTERPRETED else torch.float32
     heads = HEADS or 4
     sizes = ((1, heads, 300, 300, 64), (2, 1, 100, 421, 32), (1, heads, 1, 77, 64))
     for batch, key_heads, q_len, k_len, head_dim in sizes:
