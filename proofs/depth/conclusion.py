@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sparsedsl.integers import INFINITY
 from sparsedsl.proofs.depth.curves import Curve, Endless
 from sparsedsl.proofs.depth.facts import Facts
-from sparsedsl.proofs.depth.frame import Borders, Direct, Everything, Neighbours, OwnBlock, Residues, SelfEdges
+from sparsedsl.proofs.depth.frame import Blocks, Borders, Direct, Everything, Neighbours, OwnBlock, Residues, SelfEdges
 from sparsedsl.proofs.depth.parts import Counted, Part, covers
 from sparsedsl.proofs.depth.words import Step
 
@@ -32,14 +32,14 @@ def conclude(facts: Facts, frame: Sequence[Step], parts: Sequence[Part], *, resi
     """What the steps prove, each of them being taken to hold."""
     failing = [at for step in frame if (at := _fails_from(step, facts)) is not None]
     if failing:
-        return Conclusion(False, min(failing), None, None)
-    if not residual and SelfEdges(None) not in frame:
-        return UNKNOWN
+        curves = [part.curves(facts)[1] for part in parts if not facts.endless]
+        lengths = [curve.length(len(facts.inner)) * facts.unit + 1 for curve in curves]
+        return Conclusion(False, min(*failing, *lengths, INFINITY), None, None)
     if any(isinstance(step, Everything) for step in frame):
         from sympy import Integer
 
         return Conclusion(True, None, Integer(1), Integer(1))
-    if facts.ahead:
+    if is_open(facts, frame, residual=residual):
         return UNKNOWN
     joined = Neighbours(None) in frame
     curves = [part.curves(facts) for part in parts]
@@ -55,6 +55,13 @@ def conclude(facts: Facts, frame: Sequence[Step], parts: Sequence[Part], *, resi
         return Conclusion(True, None, upper, lower)
     longest = min(curve.length(len(facts.inner)) for curve, _ in curves)
     return Conclusion(False, longest * facts.unit + 1 if longest < INFINITY else None, upper, lower)
+
+
+def is_open(facts: Facts, frame: Sequence[Step], *, residual: bool) -> bool:
+    """Whether the frame lacks what every statement about depth needs."""
+    if facts.ahead or (not residual and SelfEdges(None) not in frame):
+        return True
+    return facts.unit > 1 and Blocks(facts.unit) not in frame
 
 
 def _fails_from(step: Step, facts: Facts) -> int | None:

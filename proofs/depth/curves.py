@@ -48,7 +48,7 @@ class Geometric:
     def length_after(self, layers: int) -> int:
         """The length that so many layers join."""
         stage, rest = divmod(min(layers, self.last or layers) - self.layers, self.every)
-        grown = self.ratio**stage
+        grown: int = self.ratio**stage
         return self.length + self.whole * (grown - 1) + rest * self.first * grown
 
     def depth(self, length: int) -> int | None:

@@ -151,13 +151,12 @@ class _Search:
             return None
         if self._is_a_sum(missing, farthest):
             return None
-        # Said of the layer before, from which on it holds.
-        self.values.pop()
-        rise = Rise(self.distances, layers - 1, joined - farthest, farthest)
-        return (rise, Mirror(self.distances, farthest, missing)) if self._solid == farthest else self._undo(joined)
-
-    def _undo(self, joined: int) -> None:
-        self.values.append(joined)
+        # The number was missing one layer before as well; the induction may hold from there on.
+        before = Rise(self.distances, layers - 1, self.values[-2], farthest)
+        if first_gap(self.distances, self.values[-2] + 1)[0] == farthest:
+            self.values.pop()
+            rise = before
+        return rise, Mirror(self.distances, farthest, missing)
 
     def _is_a_sum(self, missing: int, farthest: int) -> bool:
         """Whether the number is a sum of mirrored distances, of any number of them."""

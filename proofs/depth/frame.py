@@ -60,8 +60,10 @@ class SelfEdges:
         return Said("a path from a token to itself stays there, and in some layer this one has no edge to itself")
 
     def holds(self, facts: Facts) -> bool:
-        """Ask for the edge of every unit of a period."""
+        """Ask for the edge of every unit of a period; where a token looks ahead, a path may come back to it."""
         forms = facts.inner if self.missing is None else facts.outer
+        if facts.ahead and self.missing is not None:
+            return False
         return self_edges_missing(forms, facts.start + facts.period) == self.missing
 
 
@@ -89,8 +91,10 @@ class Neighbours:
         )
 
     def holds(self, facts: Facts) -> bool:
-        """Ask for the edge of every unit of a period."""
+        """Ask for the edge of every unit of a period; where a token looks ahead, there may be a third token."""
         forms = facts.inner if self.missing is None else facts.outer
+        if facts.ahead:
+            return False
         return neighbours_missing(forms, facts.start + facts.period) == self.missing
 
 
@@ -112,8 +116,10 @@ class OwnBlock:
 
     def holds(self, facts: Facts) -> bool:
         """Every layer lacks the edge."""
-        return facts.unit > 1 and all(
-            0 not in form.cell_at(self.block, self.block).row(self.block) for form in facts.outer
+        return (
+            facts.unit > 1
+            and not facts.ahead
+            and all(0 not in form.cell_at(self.block, self.block).row(self.block) for form in facts.outer)
         )
 
 

@@ -76,8 +76,8 @@ class Rise:
 
         h = whole_symbol("h")
         return Said(
-            "the distances up to {} have no gap wider than R({}) + 1 = {}, so the copies of [0, {}] moved by them leave "
-            "no gap, and the last one ends at {}; the same holds for every longer reach",
+            "the distances up to {} have no gap wider than R({}) + 1 = {}, so the copies of [0, {}] moved by them "
+            "leave no gap, and the last one ends at {}; the same holds for every longer reach",
             (
                 Integer(self.slope),
                 Integer(self.layers),
@@ -130,9 +130,9 @@ class Powers:
         t = whole_symbol("t")
         b = Integer(self.base)
         return Said(
-            "with the powers {} and {} the copies of [0, R] at 0, at the lower and at the upper one leave no gap: the "
-            "lower one is at most R + 1, the upper one at most R + 1 more than it; both hold at R({}) = {}, t = {}, and "
-            "R + 1 then grows as fast as the powers do",
+            "with the powers {} and {} the copies of [0, R] at 0, at the lower and at the upper one leave no gap: "
+            "the lower one is at most R + 1, the upper one at most R + 1 more than it; both hold at R({}) = {}, "
+            "t = {}, and R + 1 then grows as fast as the powers do",
             (b ** (t - 1), b**t, Integer(self.layers), Integer(self.reach), Integer(self.power)),
         )
 
@@ -174,8 +174,8 @@ class Covering:
         from sympy import Integer
 
         return Said(
-            "the distances go on for good and have no gap wider than R({}) + 1 = {}, so the copies of [0, {}] moved by "
-            "them leave no gap at all",
+            "the distances go on for good and have no gap wider than R({}) + 1 = {}, so the copies of [0, {}] moved "
+            "by them leave no gap at all",
             (Integer(self.layers), Integer(self.reach + 1), Integer(self.reach)),
         )
 

@@ -70,8 +70,8 @@ class Mirror:
 
         h, d = whole_symbol("h"), whole_symbol("d")
         return Said(
-            "an edge of distance {} falls short of {} by {}; {} edges to the distance {} would fall short by {} in all, "
-            "which is no sum of such numbers",
+            "an edge of distance {} falls short of {} by {}; {} edges to the distance {} would fall short by {} in "
+            "all, which is no sum of such numbers",
             (
                 d,
                 Integer(self.distance),
@@ -122,9 +122,9 @@ class Carries:
         h, t = whole_symbol("h"), whole_symbol("t")
         b = Integer(self.base)
         return Said(
-            "a shortest sum takes no power {} times, since {} copies of {} are one {}. Let a = {} + 1 not be a sum of {} "
-            "members. Then {} is no sum of {}: with {} in it, the rest would be a sum for a; a greater power is too "
-            "large; and without them the lesser powers and the distances up to {} are too few to get so far",
+            "a shortest sum takes no power {} times, since {} copies of {} are one {}. Let a = {} + 1 not be a sum "
+            "of {} members. Then {} is no sum of {}: with {} in it, the rest would be a sum for a; a greater power "
+            "is too large; and without them the lesser powers and the distances up to {} are too few to get so far",
             (
                 b,
                 b,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsedsl.proofs.depth.bounds import Lower, Upper
-from sparsedsl.proofs.depth.curves import Curve
+from sparsedsl.proofs.depth.curves import Curve, Run
 from sparsedsl.proofs.depth.layered import Layered
 from sparsedsl.proofs.depth.recheck import all_joined_after
 from sparsedsl.proofs.depth.stretch import Stretch
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from sparsedsl.proofs.depth.facts import Facts
 
+# The curve of which nothing is known: a single token.
+NOTHING = Curve((Run(0, 1, 0),))
+
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """All pairs of the tokens 0, ..., start are joined by `layers` layers, so any later token adds no more than that."""
+    """All pairs of the tokens 0, ..., start are joined by `layers` layers: what any path to the first keys adds."""
 
     layers: int
 
@@ -50,17 +53,20 @@ class Through:
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """The keys beyond the start: one set of distances that all tokens have, and one that none exceeds."""
+    """The keys beyond the start: one set of distances that all tokens have, and one that none exceeds.
 
-    upper: Upper
+    `upper` is None where not all tokens are known to read the one before them.
+    """
+
+    upper: Upper | None
     lower: Lower
     shift: int
     through: Through | None = None
 
     def steps(self) -> list[Step]:
         """Every step, the common base once."""
-        found: list[Step] = [self.upper.counted, *self.upper.growth]
-        if self.lower.counted != self.upper.counted:
+        found: list[Step] = [self.upper.counted, *self.upper.growth] if self.upper else []
+        if not self.upper or self.lower.counted != self.upper.counted:
             found.append(self.lower.counted)
         if self.lower.limit is not None:
             found.append(self.lower.limit)
@@ -68,14 +74,15 @@ class Distances:
 
     def curves(self, facts: Facts) -> tuple[Curve, Curve]:
         """The lengths that h layers join at least, and at most."""
-        return tuple(  # type: ignore[return-value]  # two of them
-            bound.curve().placed(self.shift, at_least_one=self.shift > 0 or facts.unit > 1)
-            for bound in (self.upper, self.lower)
-        )
+        at_least = self.upper.curve() if self.upper else NOTHING
+        at_most = self.lower.curve()
+        from_one = self.shift > 0 or facts.unit > 1
+        return at_least.placed(self.shift, at_least_one=from_one), at_most.placed(self.shift, at_least_one=from_one)
 
     def holds(self, facts: Facts) -> bool:
         """Both chains, on the keys beyond the start of one pattern in all layers."""
-        return facts.endless and self.shift == facts.start and self.upper.holds(facts) and self.lower.holds(facts)
+        upper_holds = self.upper is None or self.upper.holds(facts)
+        return facts.endless and self.shift == facts.start and upper_holds and self.lower.holds(facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,9 +114,9 @@ def statement(proof: Proof, show: Printer) -> str:
         own = "" if proof.facts.endless else ", with its own layers"
         return f"complete for every N{own}"
     at = number(proof.fails_from or 0)
-    if proof.parts:
+    if not proof.facts.endless and proof.fails_first:
         return f"this stack is complete up to N = {number((proof.fails_from or 1) - 1)}, incomplete for every N >= {at}"
-    least = "" if proof.facts.ahead or not proof.facts.is_exact else ", and that is the least such length"
+    least = ", and that is the least such length" if proof.fails_first else ""
     return f"never complete: incomplete for every N >= {at} with any number of layers{least}"
 
 

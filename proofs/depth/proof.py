@@ -25,8 +25,8 @@ class Proof:
 
     complete      True: complete for every N, once there are layers enough (a stack: with its own). False:
                   incomplete for every N >= fails_from. None: no proof was found either way
-    fails_from    the least length at which the pattern is incomplete, whatever the number of layers; for a
-                  pattern that looks ahead, and for one without a normal form, a length from which on it is
+    fails_from    a length from which on the pattern is incomplete, whatever the number of layers; the least
+                  one if `fails_first`: always but for patterns that look ahead or have no normal form
     upper, lower  the depth as a function of N lies between these sympy expressions; None where nothing is
                   known, nan (in a stack) where no number of layers will do
     exact         the two are the same
@@ -48,6 +48,12 @@ class Proof:
     def exact(self) -> bool:
         """Whether the depth is known for every N."""
         return self.upper is not None and self.upper == self.lower
+
+    @property
+    def fails_first(self) -> bool:
+        """Whether `fails_from` is the least length at which the pattern is incomplete."""
+        settled = self.facts.endless or bool(self.parts)
+        return self.facts.is_exact and not self.facts.ahead and settled
 
     @property
     def pattern(self) -> str:

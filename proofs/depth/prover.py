@@ -13,7 +13,8 @@ from sparsedsl.layers import PerHead, Stack
 from sparsedsl.normal import NormalForm
 from sparsedsl.pattern import Pattern
 from sparsedsl.proofs.bits import ones
-from sparsedsl.proofs.depth.conclusion import conclude
+from sparsedsl.proofs.depth.bounds import Upper
+from sparsedsl.proofs.depth.conclusion import conclude, is_open
 from sparsedsl.proofs.depth.distances import bounds_of
 from sparsedsl.proofs.depth.facts import Facts, facts_of
 from sparsedsl.proofs.depth.frame import Blocks, Borders, Direct, Everything, Neighbours, OwnBlock, Residues, SelfEdges
@@ -74,9 +75,10 @@ def prove(pattern: Pattern | PerHead | Stack, residual: bool = True) -> Proof:
 
 
 def _is_settled(facts: Facts, frame: tuple[Step, ...], *, residual: bool) -> bool:
-    complete, fails_from, _, _ = conclude(facts, frame, (), residual=residual)
-    unknown = facts.ahead or (not residual and SelfEdges(None) not in frame)
-    return unknown or fails_from is not None or (complete is True and any(isinstance(s, Everything) for s in frame))
+    fails = conclude(facts, frame, (), residual=residual).fails_from is not None
+    everything = any(isinstance(step, Everything) for step in frame)
+    # The layers of a stack may be too few at a lesser length already.
+    return is_open(facts, frame, residual=residual) or (fails and facts.endless) or everything
 
 
 # --- the frame: whether the pattern is ever complete
@@ -84,19 +86,21 @@ def _is_settled(facts: Facts, frame: tuple[Step, ...], *, residual: bool) -> boo
 
 def _frame(facts: Facts, *, residual: bool) -> list[Step]:
     frame: list[Step] = []
+    if facts.ahead:
+        return [Everything()] if facts.endless and Everything().holds(facts) else _invariants(facts)
     if not residual:
         missing = _first_without(facts.inner, 0, facts, every=True)
         if missing is not None:
             missing = _first_without(facts.outer, 0, facts, every=True)
-            return [] if missing is None else [SelfEdges(missing)]
-        frame.append(SelfEdges(None))
-    if facts.ahead:
-        return [*frame, *([Everything()] if facts.endless and Everything().holds(facts) else _invariants(facts))]
+            frame += [] if missing is None else [SelfEdges(missing)]
+        else:
+            frame.append(SelfEdges(None))
     if facts.unit > 1:
         own = _first_without(facts.outer, 0, facts, every=False)
         if own is not None:
-            return [*frame, OwnBlock(own)]
-        frame.append(Blocks(facts.unit))
+            frame.append(OwnBlock(own))
+        elif Blocks(facts.unit).holds(facts):
+            frame.append(Blocks(facts.unit))
     missing = _first_without(facts.outer, 1, facts, every=False)
     if missing is not None:
         return [*frame, *_invariants(facts), Neighbours(missing)]
@@ -119,7 +123,7 @@ def _invariants(facts: Facts) -> list[Step]:
     rows = [row for form in facts.outer for _, cell in form.pieces() for row in cell.rows]
     divisor = reduce(gcd, map(_divisor, rows), 0)
     found: list[Step] = [Residues(divisor)] if divisor > 1 else []
-    if 1 < facts.period * facts.unit and facts.period <= LONGEST_CHUNK and facts.start == 0:
+    if facts.period * facts.unit > 1 and facts.period <= LONGEST_CHUNK and facts.start == 0:
         borders = Borders(facts.period, facts.unit)
         found += [borders] if borders.holds(facts) else []
     return found
@@ -159,7 +163,7 @@ def _direct(facts: Facts) -> list[Step]:
 def _parts(facts: Facts, frame: tuple[Step, ...]) -> list[Part]:
     if facts.endless:
         return _endless_parts(facts, frame)
-    if not facts.is_exact or (facts.unit > 1 and not Blocks(facts.unit).holds(facts)):
+    if not facts.is_exact:
         return []
     if facts.period == 1 and _all_direct(facts, frame):
         layered = layered_of([_row_sets(form)[0] & IntegerSet.interval(0, INFINITY) for form in facts.inner])
@@ -177,9 +181,10 @@ def _endless_parts(facts: Facts, frame: tuple[Step, ...]) -> list[Part]:
             return [Counted(stretch)]
     common = reduce(and_, _row_sets(facts.inner[0]))
     hull = reduce(or_, _row_sets(facts.outer[0])) & IntegerSet.interval(0, INFINITY)
-    upper, lower = bounds_of(common if 1 in common else hull)
+    upper: Upper | None
+    upper, lower = bounds_of(hull)
     if common & IntegerSet.interval(0, INFINITY) != hull:
-        _, lower = bounds_of(hull)
+        upper = bounds_of(common)[0] if 1 in common else None
     if direct:
         return [Distances(upper, lower, facts.start)]
     stretch = stretch_of(facts, absolute_only=True) if facts.is_exact else None

@@ -74,7 +74,7 @@ class Stretch:
         forms = [facts.inner[h % len(facts.inner)] for h in range(layers)]
         if self.keys not in (facts.start, facts.start + facts.period) or self.shift % facts.period:
             return False
-        if not self._tails_hold(facts) or layers > len(facts.inner) and not facts.endless:
+        if not self._tails_hold(facts) or (layers > len(facts.inner) and not facts.endless):
             return False
         edges = {form: _edges(form, self.size) for form in forms}
         by_tails = {
