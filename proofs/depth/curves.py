@@ -149,7 +149,10 @@ class Curve:
             pieces.append((_run_formula(run, n, before, upto), True if upto is None else n <= upto))
             before = before if upto is None else upto
         if isinstance(self.tail, Geometric):
-            last = self.tail.last
+            last, first = self.tail.last, self.tail.length
+            # The logarithm may fall short of the tail's first number of layers well below its first length.
+            if before + 1 <= first - self.tail.whole // self.tail.ratio:
+                pieces.append((Integer(self.tail.layers), n <= first))
             pieces.append((_geometric_formula(self.tail, n), True if last is None else n <= self.length(last)))
         elif self.tail:
             pieces.append((Integer(self.tail.layers), True))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from sparsedsl.proofs.depth.facts import Facts
 
+# 2^40 is the last position.
+LONGEST_POWER = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -97,6 +100,8 @@ class Rise:
         copies = used.dilate(self.reach + 1)
         return (
             self.slope >= 1
+            and self.layers >= 0
+            and self.reach >= 0
             and self.slope in self.distances
             and expand(bound.subs(h, h + 1) - bound - self.slope) == 0
             and IntegerSet.interval(0, self.reach + self.slope + 1) <= copies
@@ -140,17 +145,15 @@ class Powers:
         """The two inequalities as polynomials in x = base^i >= 1, and the powers in the set."""
         from sympy import Integer, Symbol, expand
 
+        if self.base < 2 or not 1 <= self.power <= LONGEST_POWER or self.layers < 0:
+            return False
         x = Symbol("x", positive=True)
         top = Integer(self.base) ** self.power
         low = top / self.base
         solid = self.reach + 1 + top * (x - 1)  # R + 1 at the first layer of stage i
         gaps = [expand(solid - low * x), expand(solid + low * x - top * x)]
         powers = IntegerSet.powers(self.base) & IntegerSet.interval(self.base ** max(self.power - 1, 0), INFINITY)
-        return (
-            self.power >= 1
-            and powers <= self.distances
-            and all(gap.coeff(x, 1) >= 0 and gap.subs(x, 1) >= 0 for gap in gaps)
-        )
+        return powers <= self.distances and all(gap.coeff(x, 1) >= 0 and gap.subs(x, 1) >= 0 for gap in gaps)
 
 
 @dataclass(frozen=True, slots=True)

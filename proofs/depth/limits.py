@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsedsl.integers import INFINITY, LAST_POSITION, IntegerSet
+from sparsedsl.proofs.depth.growth import LONGEST_POWER
 from sparsedsl.proofs.depth.recheck import is_a_sum
 from sparsedsl.proofs.depth.words import Said, reach, whole_symbol
 
@@ -141,6 +142,8 @@ class Carries:
 
     def holds(self, facts: Facts) -> bool:
         """The shape of the set, and the inequalities at stage 0 with their growth."""
+        if self.base < 2 or not 0 <= self.first <= self.power <= LONGEST_POWER:
+            return False
         lowest = self.base**self.first
         top = self.base**self.power
         listed = IntegerSet.powers(self.base) & IntegerSet.interval(lowest, INFINITY)
@@ -148,9 +151,7 @@ class Carries:
         near = self.distances & IntegerSet.interval(self.rest + 1, lowest)
         missing = self.reach + 1
         return (
-            self.base >= 2
-            and self.power >= self.first >= 0
-            and lowest <= LAST_POSITION
+            lowest <= LAST_POSITION
             and far == listed
             and not near
             and 0 <= self.rest < lowest

@@ -133,9 +133,8 @@ def _divisor(row: IntegerSet) -> int:
     """The greatest common divisor of all members; 0 for {0} and for none."""
     divisor = 0
     for lo, hi, period, _ in row.segments:
-        start = lo if lo > -INFINITY else 0
-        shown = row & IntegerSet.interval(start, min(hi, start + 2 * period))
-        for each in shown.members(start, min(hi, start + 2 * period)):
+        start = lo if lo > -INFINITY else 0 if hi == INFINITY else hi - 2 * period
+        for each in row.members(start, min(hi, start + 2 * period)):
             divisor = gcd(divisor, each)
             if divisor == 1:
                 return 1

@@ -34,7 +34,8 @@ def depths(
     """found[n], n <= most: the least number of layers (of a stack: of its first) that join all pairs of n tokens.
 
     A pattern that looks back is cut at n, since its paths never leave the first n tokens; one that looks ahead is
-    multiplied again for every n. Without the residual connection, exactly so many edges.
+    multiplied again for every n. Without the residual connection, exactly so many edges; and of a stack only a
+    number of layers counts after which its further layers lose no pair.
     """
     if ahead:
         return [None, *(_depth(pattern, length, residual=residual, ahead=True) for length in range(1, most + 1))]
@@ -46,11 +47,14 @@ def depths(
     for layer, edges in enumerate(islice(cycle(layers), count), 1):
         above: Matrix = edges.astype(np.float32) @ joined.astype(np.float32) > 0
         after = above | joined if residual else above
+        lost = not residual and isinstance(pattern, Stack)
         rows = (after | later).all(axis=1)
         length = most if rows.all() else int(np.argmin(rows))
         for each in range(1, length + 1):
             found[each] = found[each] or layer
-        if length == most or (residual and not isinstance(pattern, Stack) and (after == joined).all()):
+        if lost:
+            found[length + 1 :] = [None] * (most - length)
+        if (length == most and not lost) or (residual and not isinstance(pattern, Stack) and (after == joined).all()):
             break
         joined = after
     return found
@@ -64,6 +68,8 @@ def _depth(pattern: Pattern | PerHead | Stack, length: int, *, residual: bool, a
     for layer, edges in enumerate(islice(cycle(layers), count), 1):
         above: Matrix = edges.astype(np.float32) @ joined.astype(np.float32) > 0
         joined = above | joined if residual else above
+        if isinstance(pattern, Stack) and not residual and layer < count:
+            continue
         if (joined | ~needed).all():
             return layer
     return None
