@@ -32,8 +32,8 @@ def conclude(facts: Facts, frame: Sequence[Step], parts: Sequence[Part], *, resi
     """What the steps prove, each of them being taken to hold."""
     failing = [at for step in frame if (at := _fails_from(step, facts)) is not None]
     if failing:
-        curves = [part.curves(facts)[1] for part in parts if not facts.endless]
-        lengths = [curve.length(len(facts.inner)) * facts.unit + 1 for curve in curves]
+        ends = [part.curves(facts)[1].length(len(facts.inner)) for part in parts if not facts.endless]
+        lengths = [end * facts.unit + 1 for end in ends]
         return Conclusion(False, min(*failing, *lengths, INFINITY), None, None)
     if any(isinstance(step, Everything) for step in frame):
         from sympy import Integer

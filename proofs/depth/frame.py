@@ -197,10 +197,10 @@ class Direct:
 
     def statement(self) -> Basic:
         """lo <= k < hi, k < q: one layer joins (q, k)."""
-        from sympy import And, Implies, Le, Lt, Symbol
+        from sympy import And, Eq, Function, Implies, Le, Lt
 
         q, k = whole_symbol("q"), whole_symbol("k")
-        return Implies(And(Le(self.lo, k), Lt(k, self.hi), Lt(k, q)), Symbol("E(q, k)"))
+        return Implies(And(Le(self.lo, k), Lt(k, self.hi), Lt(k, q)), Eq(Function("E")(q, k), 1))
 
     def because(self) -> Said:
         """One edge."""
@@ -246,10 +246,11 @@ class Everything:
 
 
 def _relation(missing: int | None, distance: int) -> Basic:
-    from sympy import Function, Ge, Implies, Integer, Not
+    """E(q, k) is 1 where q reads k, else 0."""
+    from sympy import Eq, Function, Ge, Implies, Integer
 
     edge = Function("E")
     q = whole_symbol("q")
     if missing is None:
-        return Implies(Ge(q, distance), edge(q, q - distance))
-    return Not(edge(Integer(missing), Integer(missing - distance)))
+        return Implies(Ge(q, distance), Eq(edge(q, q - distance), 1))
+    return Eq(edge(Integer(missing), Integer(missing - distance)), 0)

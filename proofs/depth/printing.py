@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def latex_of(proof: Proof) -> str:
     pattern = "".join(_ESCAPES.get(letter, letter) for letter in shortened(proof.pattern))
     lines = [r"\begin{theorem}", rf"For the pattern \texttt{{{pattern}}}: {statement(proof, _math)}."]
     if depth := depth_line(proof, _math):
-        lines.append(f"{depth}.".replace("N >= 2", r"$N \ge 2$"))
+        lines.append(f"{depth}.")
     lines.append(r"\end{theorem}")
     if proof.steps:
         lines += [r"\begin{proof}", r"\begin{enumerate}"]
@@ -67,13 +68,7 @@ def latex_of(proof: Proof) -> str:
             rf"\item \emph{{{lemma}}}: {claim}, since {reason}." for _, lemma, claim, reason in _told(proof, _math)
         ]
         lines += [r"\end{enumerate}", f"{closing(proof, _math)}.", r"\end{proof}"]
-    return (
-        "\n".join(lines)
-        .replace("−", "$-$")
-        .replace("⌈", r"$\lceil$")
-        .replace("⌉", r"$\rceil$")
-        .replace("∞", r"$\infty$")
-    )
+    return _sentence("\n".join(lines))
 
 
 def json_of(proof: Proof) -> str:
@@ -202,6 +197,18 @@ def _claim(relation: Basic, show: Printer) -> str:
     return ", ".join(shown)
 
 
+def _sentence(text: str) -> str:
+    """N >= 2 as a formula, and symbols that LaTeX does not take as they are."""
+    text = re.sub(r"N >= (\d[\d ]*\d|\d)", _at_least, text)
+    for symbol, command in (("−", "-"), ("⌈", r"\lceil"), ("⌉", r"\rceil"), ("∞", r"\infty")):
+        text = text.replace(symbol, f"${command}$")
+    return text
+
+
+def _at_least(found: re.Match[str]) -> str:
+    return rf"$N \ge {found[1].replace(' ', chr(92) + ',')}$"
+
+
 def filled(said: Said, show: Printer) -> str:
     """The sentence with its formulas."""
     return said.text.format(*(show(formula) for formula in said.formulas))
@@ -219,20 +226,21 @@ def plain(formula: Basic) -> str:
     'R(h + 1) = R(h) + 4 for h >= 2'
 
     """
-    from sympy import And, Eq, Implies, Not, StrictLessThan
+    from sympy import And, Eq, Implies, Piecewise, StrictLessThan, true
 
     match formula:
+        case Piecewise(args=pieces):
+            told = [plain(value) + ("" if given is true else f" if {plain(given)}") for value, given in pieces]
+            return ", else ".join(told)
         case Implies(args=(given, then)):
             return f"{plain(then)} for {plain(given)}"
         case And():
             return " and ".join(map(plain, formula.args))
-        case Not(args=(inner,)):
-            return f"not {plain(inner)}"
         case Eq(args=(left, right)):
             return f"{plain(left)} = {plain(right)}"
         case StrictLessThan(args=(left, right)):
             return f"{plain(left)} < {plain(right)}"
-    return str(formula).replace("**", "^").replace("oo", "∞")
+    return re.sub(r"\boo\b", "∞", str(formula).replace("**", "^"))
 
 
 def _math(formula: Basic) -> str:

@@ -64,11 +64,12 @@ def mutants(proof: Proof) -> Iterator[tuple[str, Proof]]:
         for place in range(len(getattr(proof, name))):
             kept = getattr(proof, name)
             yield name, replace(proof, **{name: kept[:place] + kept[place + 1 :]})
-    for name in ("upper", "lower"):
-        formula = getattr(proof, name)
-        if formula is not None:
-            yield name, replace(proof, **{name: formula + 1})
-            yield name, replace(proof, **{name: None})
+    if proof.upper is not None:
+        yield "upper", replace(proof, upper=proof.upper + 1)
+        yield "upper", replace(proof, upper=None)
+    if proof.lower is not None:
+        yield "lower", replace(proof, lower=proof.lower - 1)
+        yield "lower", replace(proof, lower=None)
 
 
 def is_accepted(proof: Proof) -> bool:
