@@ -48,7 +48,7 @@ def staircase(distances: IntegerSet) -> tuple[Growth, ...]:
 
     Example
         >>> [(step.layers, step.reach, step.slope) for step in staircase(IntegerSet.of([1, 2, 10, 100]))]
-        [(0, 0, 2), (4, 8, 2), (5, 10, 10), (13, 90, 10), (14, 100, 100)]
+        [(0, 0, 2), (4, 8, 10), (13, 98, 100)]
 
     """
     steps: list[Growth] = []

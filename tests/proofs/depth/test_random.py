@@ -35,7 +35,7 @@ def assert_agrees(proof: Proof, found: list[int | None], *, least: bool) -> None
             assert below == above == depth, length
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(layered(), st.booleans())
 def test_statements_of_composed_patterns_hold(pattern: Pattern | PerHead | Stack, residual: bool) -> None:
     proof = prove(pattern, residual=residual)
@@ -51,7 +51,7 @@ def test_statements_of_composed_patterns_hold(pattern: Pattern | PerHead | Stack
         assert proof.lower is not None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sets(st.integers(0, 45), min_size=1, max_size=6), st.booleans())
 def test_every_finite_set_of_distances_is_settled_exactly(distances: set[int], with_one: bool) -> None:
     members = distances | {1} if with_one else distances
