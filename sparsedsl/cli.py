@@ -7,8 +7,8 @@
     sparsedsl build "sliding(1024) | sink(4)" -o attention.py
     sparsedsl patterns
 
-Exit status: 0 complete (or done), 1 incomplete (or no path, no proof, or nothing found), 2 bad usage, with one error of five
-lines, 130 ended by Ctrl-C.
+Exit status: 0 complete (or done), 1 incomplete (or no path, no proof, or nothing found), 2 bad usage, with one
+error of five lines, 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
