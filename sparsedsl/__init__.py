@@ -5,8 +5,8 @@
 >>> sd.parse(str(pattern)) == pattern
 True
 
-Importing this package loads neither torch nor triton: `check`, `flow`, `repair`, `synthesise` and `compile` are
-imported on first use.
+Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise` and
+`compile` are imported on first use.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
     from sparsedsl.proofs.repair import repair
     from sparsedsl.proofs.synthesis import synthesise
@@ -72,6 +73,7 @@ __all__ = [
     "parse",
     "per_head",
     "power",
+    "prove",
     "random_blocks",
     "repair",
     "sink",
@@ -104,6 +106,10 @@ def __getattr__(name: str) -> object:
         from sparsedsl.proofs.repair import repair
 
         return repair
+    if name == "prove":
+        from sparsedsl.proofs.depth.prover import prove
+
+        return prove
     if name == "compile":
         from sparsedsl.codegen.build import compile
 

@@ -1,13 +1,14 @@
-"""The command line: check a pattern, search for one, build its kernels, list the library.
+"""The command line: check a pattern, prove its depth, search for one, build its kernels, list the library.
 
     sparsedsl check "power_attention(block=256)" --seq-len 131072 --layers 28
+    sparsedsl prove "power_attention(block=256)"
     sparsedsl synth --seq-len 131072 --layers 28 --max-depth 8
     sparsedsl flow "power_attention(block=256)" --layers 28 --alpha 0.9
     sparsedsl build "sliding(1024) | sink(4)" -o attention.py
     sparsedsl patterns
 
-Exit status: 0 complete (or done), 1 incomplete (or no path, or nothing found), 2 bad usage, with one error of five
-lines, 130 ended by Ctrl-C.
+Exit status: 0 complete (or done), 1 incomplete (or no path, no proof, or nothing found), 2 bad usage, with one
+error of five lines, 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sparsedsl.commands import build, check, flow, patterns, synth
+from sparsedsl.commands import build, check, flow, patterns, prove, synth
 from sparsedsl.commands.shared import BAD_USAGE
 from sparsedsl.errors import SparseDSLError, WrongValue
 from sparsedsl.progress import INTERRUPTED_STATUS
 
 # In the order in which --help lists them.
-COMMANDS = (check, flow, synth, build, patterns)
+COMMANDS = (check, prove, flow, synth, build, patterns)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
