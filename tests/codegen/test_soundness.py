@@ -31,6 +31,8 @@ PATTERNS: dict[str, Pattern | PerHead] = {
     "power blocks": (sd.sliding(2) | sd.power() | sd.sink(1)).blocks(24) & sd.causal(),
     "both ways": sd.sliding(5, ahead=7),
     "rows without keys": sd.sliding(8) & sd.where("q % 3 == 1"),
+    "residues": sd.strided(3) & sd.causal(),
+    "two orders": (sd.sliding(4) | sd.strided(8)) & sd.causal(),
     "no period": (sd.sliding(8) | sd.where("q * k < 900")) & sd.causal(),
     "random": (sd.random_blocks(16, 1, seed=3) | sd.sliding(4)) & sd.causal(),
     "per head": sd.per_head([sd.sliding(9), sd.dilated(4, 5)]),
@@ -41,7 +43,7 @@ MASK = re.compile(r"(def mask_\d+(?:_on_cpu)?\(q, k(?:, constants)?\)[^\n]*:\n(?
 
 # The interpreter is slow: a few patterns for it, all for the CPU road.
 RUNS = [
-    *(("interpreter", name) for name in ("sliding", "no period", "per head")),
+    *(("interpreter", name) for name in ("sliding", "two orders", "per head")),
     *(("cpu", name) for name in PATTERNS),
 ]
 
