@@ -52,8 +52,8 @@ def add_dq${p}(
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"${class_names}])
 def dq_kernel${p}(
     ${dq_pointers}q_desc, k_desc, v_desc, do_desc, dq_ptr, ${before}row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group, ${class_scalars}head_dim: tl.constexpr, D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    softmax_scale, q_len, k_len, q_start, heads, group, ${class_scalars}head_dim: tl.constexpr,
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradient of one query tile of one head${of_class}."""
     BLOCK_M: tl.constexpr = ${dq_block_m}

@@ -58,10 +58,10 @@ def header(pattern: Pattern | PerHead, tiling: Tiling, parts: Sequence[tuple[Par
 def _order_line(part: Part) -> str:
     if part.step == 1:
         return "Order      identity: tiles hold neighbouring positions"
-    classes = "all classes of every head" if part.covers_all_rows else "one class of each head"
+    classes = "in all classes" if part.covers_all_rows else "in one class of each head"
     return (
-        f"Order      residue({part.step}): token t is rank t // {part.step} of class t % {part.step}, tiles hold "
-        f"neighbouring ranks; {classes}"
+        f"Order      residue({part.step}): token t is rank t // {part.step} of class t % {part.step}; tiles hold "
+        f"neighbouring ranks, {classes}"
     )
 
 

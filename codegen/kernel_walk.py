@@ -254,16 +254,18 @@ class Walker:
         for kind in range(len(self.part.kinds)):
             heads = tuple(h for h, own in enumerate(self.part.kind_of) if own == kind) or None
             groups.append(f"HeadGroup({heads}, runs{self.text.suffix}_of_kind_{kind})")
-        part = f"CpuPart({self.part.step}, {_classes_source(self.part)}, ({', '.join(groups)},))"
-        return "\n".join(lines), part
+        classes = broken(f"        {_classes_source(self.part)},")
+        kinds = [f"            {each}," for each in groups]
+        part = ["CpuPart(", f"        {self.part.step},", *classes, "        (", *kinds, "        ),", "    )"]
+        return "\n".join(lines), "\n".join(part)
 
 
 def _in_lines(condition: str) -> str:
     """A condition after `return`, in parentheses over several lines where it is long."""
-    line = f"    return {condition}"
-    return (
-        condition if len(line) <= LINE else "\n".join(broken(f"    return ({condition})")).removeprefix("    return ")
-    )
+    lead = "    return "
+    if len(lead + condition) <= LINE:
+        return condition
+    return "\n".join(broken(f"{lead}({condition})")).removeprefix(lead)
 
 
 def _classes_source(part: Part) -> str:

@@ -77,7 +77,7 @@ class PartText:
             "rows_class": f"\n    i_h = i_bh % heads{row_class}" if bound else "",
             "token_row": place,
             "tile_row": f"{tile_row} * row_tiles + i - first_row_tile",
-            "of_class": ", in one residue class" if self.in_classes else "",
+            "of_class": ", in one class" if self.in_classes else "",
             "class_names": _quoted(names),
             "rows_names": _quoted(rows_names),
             "class_scalars": _listed(names),

@@ -103,8 +103,6 @@ def test_gradcheck_over_several_tiles_and_places() -> None:
 
 # --- torch.compile
 
-UNTRACEABLE = pytest.mark.xfail(strict=True, reason="tiling_for calls min with key= and default=")
-
 
 def both(attend: Attend, tensors: list[Tensor]) -> list[Tensor]:
     """Output, log-sum-exp, and the gradients of q, k, v."""
@@ -113,7 +111,6 @@ def both(attend: Attend, tensors: list[Tensor]) -> list[Tensor]:
     return [out.detach(), lse.detach(), *torch.autograd.grad(out.square().sum() + finite(lse).sum(), leaves)]
 
 
-@UNTRACEABLE
 @pytest.mark.parametrize("name", ["rows without keys", "two orders", "per head"])
 def test_compiled_equals_eager_and_compiles_once_for_all_lengths(name: str) -> None:
     torch._dynamo.reset()
@@ -133,7 +130,6 @@ def test_compiled_equals_eager_and_compiles_once_for_all_lengths(name: str) -> N
     assert counter.frame_count == 1
 
 
-@UNTRACEABLE
 def test_compiled_inside_a_model() -> None:
     torch._dynamo.reset()
     attn = sd.compile(sd.sliding(16) | sd.sink(2) & sd.causal())

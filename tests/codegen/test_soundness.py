@@ -38,7 +38,10 @@ PATTERNS: dict[str, Pattern | PerHead] = {
     "per head": sd.per_head([sd.sliding(9), sd.dilated(4, 5)]),
 }
 # What is past the last query or key would be read as a key that is there.
-MASK = re.compile(r"(def mask_\d+(?:_on_cpu)?\(q, k(?:, constants)?\)[^\n]*:\n(?:    \"\"\".*\n)?    return ).*")
+MASK = re.compile(
+    r"(def mask_\d+(?:_on_cpu)?\(q, k(?:, constants)?\)[^\n]*:\n(?:    \"\"\".*\n)?    return )"
+    r"(?:\(\n(?:     .*\n)+    \)|.*)"
+)
 
 
 # The interpreter is slow: a few patterns for it, all for the CPU road.

@@ -50,7 +50,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "4641855d53dd"
+DIGEST = "e012a2fa6b16"
 
 
 @triton.jit
@@ -314,8 +314,8 @@ def add_dq(
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def dq_kernel(
     q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr, D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    softmax_scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr,
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradient of one query tile of one head."""
     BLOCK_M: tl.constexpr = 64
@@ -955,7 +955,15 @@ def runs_of_kind_2(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
 
 
 CPU_PARTS = (
-    CpuPart(1, ((0,),), (HeadGroup((0, 1), runs_of_kind_0), HeadGroup((2,), runs_of_kind_1), HeadGroup((3,), runs_of_kind_2),)),
+    CpuPart(
+        1,
+        ((0,),),
+        (
+            HeadGroup((0, 1), runs_of_kind_0),
+            HeadGroup((2,), runs_of_kind_1),
+            HeadGroup((3,), runs_of_kind_2),
+        ),
+    ),
 )
 
 
@@ -1250,7 +1258,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_4641855d53dd"), mutates_args=())
+@torch.library.custom_op(unused("attention_e012a2fa6b16"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1267,7 +1275,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_4641855d53dd"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_e012a2fa6b16"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
