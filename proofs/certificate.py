@@ -150,7 +150,7 @@ class _Question:
         )
         if not by_distances or back.classes > 1:
             # Gaps near the start are found by rows at once, where sets by class would be large.
-            end = min(back.units, 4 * back.classes + back.start, 1 << 12) if by_distances else back.units
+            end = min(back.units, 2 * back.classes + back.start, 1 << 11) if by_distances else back.units
             gap = gap_by_rows(back, self._layers(), min(end, MOST_UNITS), residual=self.residual)
             if gap is not None:
                 return self._incomplete(gap)
@@ -226,21 +226,27 @@ class _Question:
             rows = [LayerGraph(tuple(map(each.row, range(back.units)))) for each in back.layers]
             graphs = LayerGraphs(tuple(rows), back.extent, False)
         part = GraphPairs(graphs, residual=self.residual)
+        pairs = self.seq_len**2 if ahead else self.seq_len * (self.seq_len + 1) // 2
+        endless = self.residual and self.schedule.endless
         joined: list[int] = []
-        closed = complete = False
-        for layer in counted() if self.schedule.count is None else range(self.schedule.count):
+        gap: tuple[int, int] | None = None
+        closed = False
+        for layer in counted():
+            before = joined[-1] if joined else self.seq_len
+            if before == pairs and joined and self.residual:
+                break
+            if layer == self.schedule.count and not endless:
+                break
+            gap = part.evidence().first_gap
+            part.advance(self.schedule.at(layer))
+            found = part.evidence()
+            closed = endless and found.joined == before != pairs
+            if closed or layer == self.schedule.count:
+                break
             if len(joined) == MOST_STEPS:
                 raise _too_many_layers(layer)
-            changed = part.advance(self.schedule.at(layer))
-            closed = self.residual and self.schedule.endless and not changed
-            if closed:
-                break
-            joined.append(part.evidence().joined)
-            complete = part.snapshot().complete
-            if self.residual and complete:
-                break
-        pairs = self.seq_len**2 if ahead else self.seq_len * (self.seq_len + 1) // 2
-        gap = part.evidence().first_gap
+            joined.append(found.joined)
+            gap = found.first_gap
         return Certificate(
             pattern=self.pattern,
             seq_len=self.seq_len,

@@ -16,6 +16,9 @@ from sparsedsl.proofs.bits import lowest, lowest_missing, members, ones, periodi
 from sparsedsl.proofs.extent import Extent
 from sparsedsl.rows import Rows, block_size, repetition
 
+# Beyond so many classes each class is added up by itself.
+_FEW_CLASSES = 16
+
 Terms = tuple[tuple[int, int, int], ...]
 
 
@@ -103,6 +106,7 @@ class DistanceChain:
         for query in back.last_queries():
             self.limits[query % back.period] = query - back.start + 1
         self.sets = [1 if limit else 0 for limit in self.limits]
+        self.fresh = True
         # Units whose own pairs are joined: by early key, by class.
         self.early_loops = [False] * back.start
         self.loops = [False] * back.period
@@ -111,7 +115,13 @@ class DistanceChain:
         """Add one layer; whether anything changed."""
         back = self.back
         rows = [back.terms[layer].get(s, ()) for s in range(back.period)]
-        new = sums(self.sets, rows, self.limits)
+        if self.fresh:
+            # Before the first layer a query sees itself, and one edge leads to what it reads.
+            new = [sums([1], [row], [limit])[0] for row, limit in zip(rows, self.limits, strict=True)]
+        elif self.residual and back.classes > _FEW_CLASSES:
+            new = [self._above(s, rows[s]) for s in range(back.period)]
+        else:
+            new = sums(self.sets, rows, self.limits)
         queries = [back.readers(layer, each) for each in self.queries]
         early = [back.loops_at(layer, key) for key in range(back.start)]
         loops = [any(first == 0 for first, _, _ in row) for row in rows]
@@ -123,9 +133,28 @@ class DistanceChain:
         else:
             early = [bool(each >> key & 1) for key, each in enumerate(queries)]
             loops = [bool(each & 1) for each in new]
+        self.fresh = False
         changed = (new, queries, early, loops) != (self.sets, self.queries, self.early_loops, self.loops)
         self.sets, self.queries, self.early_loops, self.loops = new, queries, early, loops
         return changed
+
+    def _above(self, s: int, terms: Terms) -> int:
+        """What class s sees through one more layer, and without it, the longest progressions first.
+
+        With many classes the sets are often full after a few of them.
+        """
+        limit, period = self.limits[s], self.back.period
+        full = ones(limit)
+        seen = self.sets[s]
+        for first, step, count in sorted(terms, key=lambda each: (-each[2], each[0])):
+            # Distances that are equal mod period lead to one class.
+            for start in range(first, first + step * min(count, period // gcd(step, period)), step):
+                if seen == full:
+                    return full
+                apart = lcm(step, period)
+                number = (first + step * (count - 1) - start) // apart + 1
+                seen |= sums([self.sets[(s - start) % period]], [[(start, apart, number)]], [limit])[0]
+        return seen
 
     def listed(self) -> list[int]:
         """All sets in the order of a certificate: early keys, then classes by their last query."""
@@ -184,11 +213,13 @@ def gap_by_rows(back: BackLayers, layers: Sequence[int] | None, end: int, *, res
                 edges = by_layer[layer]
                 if layers is None:
                     edges &= ~(1 << query)
+                if layers is None or height == 1:
                     seen |= edges
-                for key in members(edges):
-                    seen |= source[key]
-                    if seen == everything:
-                        break
+                if layers is None or height > 1:
+                    for key in members(edges):
+                        if seen == everything:
+                            break
+                        seen |= source[key]
             joined[height].append(seen)
         missing = everything & ~joined[-1][query]
         first = query * extent.unit

@@ -8,7 +8,7 @@ from set to set, is written once: an interval takes two entries a level, a perio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
+from hashlib import sha256
 from typing import NamedTuple
 
 _WORD_BYTES = 8
@@ -57,7 +57,7 @@ class _Builder:
 
     def place(self, piece: Piece, height: int) -> int:
         """The place of a piece on its level."""
-        key = bytes(piece) if len(piece) <= _LONGEST_KEPT else blake2b(piece, digest_size=20).digest()
+        key = bytes(piece) if len(piece) <= _LONGEST_KEPT else sha256(piece).digest()
         known = self.places[height].get(key)
         if known is not None:
             return known

@@ -7,7 +7,6 @@ the causal cut is told; a unit stands for its first token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import gcd, lcm
 
 from sparsedsl.index import DISTANCE, AllOf, AnyOf, Chosen, Comparison, Member, Negation, Predicate, drawn, lowered
@@ -199,7 +198,9 @@ class Rows:
         self._program: list[tuple[str, Member | Chosen | tuple[int, ...]]] = []
         self._places: dict[tuple[str, Member | Chosen | tuple[int, ...]], int] = {}
         self._compile(self.predicate)
-        self._mirrors: dict[tuple[bool, IntegerSet], int] = {}
+        # By the place of an atom: the bits from which its rows (columns) are cut, or its one row (column).
+        self._mirrors: dict[tuple[bool, int], int] = {}
+        self._constant: dict[tuple[bool, int], int] = {}
         self._kept: dict[tuple[Term, IntegerSet], int] = {}
 
     @property
@@ -229,18 +230,18 @@ class Rows:
 
     def row(self, query: int) -> int:
         """The keys that a query reads: bit K for key K."""
-        return self._run(lambda atom: self._atom(atom, query, of_query=True))
+        return self._run(query, of_query=True)
 
     def column(self, key: int) -> int:
         """The queries that read a key: bit Q for query Q."""
-        return self._run(lambda atom: self._atom(atom, key, of_query=False))
+        return self._run(key, of_query=False)
 
-    def _run(self, of_atom: Callable[[Member | Chosen], int]) -> int:
+    def _run(self, place: int, *, of_query: bool) -> int:
         everything = (1 << self.count) - 1
         values: list[int] = []
-        for operation, parts in self._program:
+        for at, (operation, parts) in enumerate(self._program):
             if not isinstance(parts, tuple):
-                values.append(of_atom(parts))
+                values.append(self._atom(at, parts, place, of_query=of_query))
                 continue
             result = everything if operation != "or" else 0
             for part in parts:
@@ -253,26 +254,27 @@ class Rows:
             values.append(result)
         return values[-1]
 
-    def _atom(self, atom: Member | Chosen, place: int, *, of_query: bool) -> int:
-        at = Constant(place)
-        fixed = (at, K) if of_query else (Q, at)
+    def _atom(self, at: int, atom: Member | Chosen, place: int, *, of_query: bool) -> int:
+        fixed = (Constant(place), K) if of_query else (Q, Constant(place))
         if isinstance(atom, Member):
             if atom.term == DISTANCE:
-                mirror = self._mirror(atom.members, of_query=of_query)
-                return mirror >> (self.count - 1 - place) & ((1 << self.count) - 1)
-            return self._pulled(substitute(atom.term, *fixed), atom.members)
+                if (of_query, at) not in self._mirrors:
+                    # Bit x + count - 1 for a key x after its query, or a query x after its key.
+                    seen = atom.members.negate() if of_query else atom.members
+                    self._mirrors[of_query, at] = seen.bits(1 - self.count, self.count)
+                return self._mirrors[of_query, at] >> (self.count - 1 - place) & ((1 << self.count) - 1)
+            if (of_query, at) in self._constant:
+                return self._constant[of_query, at]
+            term = substitute(atom.term, *fixed)
+            found = self._pulled(term, atom.members)
+            if term == atom.term:  # it does not speak of the fixed position at all
+                self._constant[of_query, at] = found
+            return found
         if not of_query:
             raise NotImplementedError("a seeded draw is read by rows")
         row = substitute(atom.q, *fixed)
         assert isinstance(row, Constant), "the draw of a query depends on the query alone"
         return self._pulled(substitute(atom.k, *fixed), IntegerSet.of(drawn(row.value, atom.count, atom.seed)))
-
-    def _mirror(self, members: IntegerSet, *, of_query: bool) -> int:
-        """Bit x + count - 1 for the distance x of a key before a query, or the other way round."""
-        if (of_query, members) not in self._mirrors:
-            seen = members.negate() if of_query else members
-            self._mirrors[of_query, members] = seen.bits(1 - self.count, self.count)
-        return self._mirrors[of_query, members]
 
     def _pulled(self, term: Term, members: IntegerSet) -> int:
         """The positions at which a term of one position is a member."""
