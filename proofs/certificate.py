@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import count as counted
+from typing import Literal
 
 from sparsedsl.errors import SparseDSLError, Unsupported, WrongValue
 from sparsedsl.layers import PerHead, Stack
@@ -17,7 +18,6 @@ from sparsedsl.pattern import Pattern, whole
 from sparsedsl.proofs.chains import BackLayers, DistanceChain, gap_by_rows, query_chain
 from sparsedsl.proofs.graph_reach import GraphPairs
 from sparsedsl.proofs.layer_graph import MOST_UNITS, LayerGraph, LayerGraphs, layer_graphs
-from sparsedsl.proofs.problem import problem_of
 from sparsedsl.proofs.schedule import Schedule, schedule_of
 from sparsedsl.proofs.shared_tree import SharedTree, shared_tree
 from sparsedsl.rows import never_ahead
@@ -41,12 +41,15 @@ class Certificate:
     not       query `query` does not reach key `key` through `layers` layers, or through any number of layers where
               `layers` is None; kind "query" says so for every length from `seq_len` = query + 1 on
 
-    The evidence of the kinds "distances" and "query" is `tree` and `steps`, that of "pairs" is `joined`.
+    `residual` says whether that is with or without the residual connection; "either" where one evidence shows both.
+
+    The evidence of the kinds "distances" and "query" is `tree` and `steps`, with `reach`, the tokens that the last
+    query sees after each layer, for "distances"; that of "pairs" is `joined`, the joined pairs after each layer.
     """
 
     pattern: str
     seq_len: int
-    residual: bool
+    residual: bool | Literal["either"]
     complete: bool
     layers: int | None
     query: int | None
@@ -54,6 +57,7 @@ class Certificate:
     kind: str
     tree: SharedTree | None = None
     steps: tuple[tuple[int, ...], ...] = ()
+    reach: tuple[int, ...] = ()
     pairs: int | None = None
     joined: tuple[int, ...] = ()
 
@@ -63,6 +67,8 @@ class Certificate:
         if not self.complete:
             claim |= {"query": self.query, "key": self.key}
         evidence: dict[str, object] = {"kind": self.kind}
+        if self.kind == "distances":
+            evidence["reach"] = self.reach
         if self.tree is not None:
             evidence |= {"levels": self.tree.levels, "steps": self.steps}
         else:
@@ -80,7 +86,7 @@ class Certificate:
         return json.dumps(content, separators=(",", ":")) + "\n"
 
     def __str__(self) -> str:
-        connection = "with" if self.residual else "without"
+        connection = {True: "with", False: "without", "either": "with or without"}[self.residual]
         layers = "any number of layers" if self.layers is None else f"{self.layers} layers"
         if self.complete:
             return f"complete at {self.seq_len} tokens in {layers} {connection} the residual connection"
@@ -125,12 +131,15 @@ def certify(
                 expected="a number of layers",
                 hint="layers=28 (--layers 28)",
             )
-        if schedule.count is not None and not schedule.endless | (schedule.count <= MOST_STEPS):
-            raise _too_many_layers(schedule.count)
+        if schedule.count is not None and schedule.count > MOST_STEPS:
+            if not (schedule.endless and residual):
+                raise _too_many_layers(schedule.count)
+            # More layers than can be listed: where as many as it takes can be, that is an answer too.
+            schedule = replace(schedule, count=None)
         question = _Question(str(pattern), schedule, seq_len, residual)
         if all(never_ahead(each.predicate()) for each in schedule.patterns):
             return question.looking_back()
-        return question.by_pairs(problem_of(pattern, seq_len=seq_len, layers=layers).ahead)
+        return question.by_pairs(back=False)
     except SparseDSLError as error:
         raise error.located(f"certify({pattern}, seq_len={seq_len})") from None
 
@@ -155,35 +164,41 @@ class _Question:
             if gap is not None:
                 return self._incomplete(gap)
             if not by_distances:
-                return self.by_pairs(ahead=False)
+                return self.by_pairs(back=True)
         return self._by_distances(back)
 
     def _layers(self) -> list[int] | None:
         """The layers from the bottom; None for as many as it takes."""
         if self.schedule.count is None:
             return None
-        return [self.schedule.at(layer) for layer in range(min(self.schedule.count, MOST_STEPS))]
+        return [self.schedule.at(layer) for layer in range(self.schedule.count)]
 
     def _by_distances(self, back: BackLayers) -> Certificate:
         chain = DistanceChain(back, residual=self.residual)
         listed: list[list[int]] = []
+        reach: list[int] = []
         gap: tuple[int, int] | None = None
         for layer in counted() if self.schedule.count is None else range(self.schedule.count):
+            before = gap
             if len(listed) == MOST_STEPS:
                 raise _too_many_layers(layer)
             changed = chain.advance(self.schedule.at(layer))
             listed.append(chain.listed())
+            reach.append(chain.reach())
             gap = chain.first_gap()
             if self.residual and (gap is None or (self.schedule.endless and not changed)):
                 break
         if gap is not None:
             return self._incomplete(gap)
+        # Where every token reads itself, the residual connection adds nothing.
+        loops = all(chain.loops_everywhere(self.schedule.at(layer)) for layer in range(len(listed)))
+        whole_stack = self.schedule.endless or len(listed) == self.schedule.count
         tree = shared_tree([each for step in listed for each in step], back.units)
         width = len(listed[0])
         return Certificate(
             pattern=self.pattern,
             seq_len=self.seq_len,
-            residual=self.residual,
+            residual="either" if loops and whole_stack and (len(listed) == 1 or before is not None) else self.residual,
             complete=True,
             layers=len(listed),
             query=None,
@@ -191,6 +206,7 @@ class _Question:
             kind="distances",
             tree=tree,
             steps=tuple(tree.roots[at : at + width] for at in range(0, len(tree.roots), width)),
+            reach=tuple(reach),
         )
 
     def _incomplete(self, gap: tuple[int, int]) -> Certificate:
@@ -200,12 +216,13 @@ class _Question:
         by_rows = not back.periodic or back.classes > MOST_CLASSES
         layers = self._layers()
         downwards: Sequence[int] | None = None if layers is None else layers[::-1]
-        chain, closed = query_chain(back, back.units - 1, downwards, residual=self.residual, by_rows=by_rows)
+        chain, closed = self._chain(back, downwards, by_rows, residual=self.residual)
+        other = ([], True) if closed else self._chain(back, downwards, by_rows, residual=not self.residual)
         tree = shared_tree(chain, back.units)
         return Certificate(
             pattern=self.pattern,
             seq_len=query + 1,
-            residual=self.residual,
+            residual="either" if other == (chain, False) else self.residual,
             complete=False,
             layers=None if closed else self.schedule.count,
             query=query,
@@ -215,18 +232,43 @@ class _Question:
             steps=tuple((root,) for root in tree.roots),
         )
 
-    def by_pairs(self, ahead: bool) -> Certificate:
+    def _chain(
+        self, back: BackLayers, downwards: Sequence[int] | None, by_rows: bool, *, residual: bool
+    ) -> tuple[list[int], bool]:
+        return query_chain(
+            back, back.units - 1, downwards, endless=self.schedule.endless, residual=residual, by_rows=by_rows
+        )
+
+    def by_pairs(self, *, back: bool) -> Certificate:
         """The certificate of any pattern, by counting pairs on its layer graphs."""
-        if ahead:
-            graphs = layer_graphs(self.schedule.patterns, self.seq_len)
-        else:
-            back = BackLayers([each.predicate() for each in self.schedule.patterns], self.seq_len)
-            if back.units > MOST_UNITS:
-                graphs = layer_graphs(self.schedule.patterns, self.seq_len)  # which says what is too large
-            rows = [LayerGraph(tuple(map(each.row, range(back.units)))) for each in back.layers]
-            graphs = LayerGraphs(tuple(rows), back.extent, False)
+        found = self._counted(back=back)
+        if found.layers is None or not (self.schedule.endless or found.layers == self.schedule.count):
+            return found
+        schedule = replace(self.schedule, count=found.layers)
+        other = _Question(self.pattern, schedule, self.seq_len, not self.residual)._counted(back=back)
+        same = replace(other, residual=self.residual) == found
+        return replace(found, residual="either") if same else found
+
+    def _graphs(self, back: bool) -> LayerGraphs:
+        """The layer graphs; `ahead` where some query reads a later key at this very length."""
+        units = BackLayers([each.predicate() for each in self.schedule.patterns], self.seq_len)
+        if back and units.units <= MOST_UNITS:
+            rows = [LayerGraph(tuple(map(each.row, range(units.units)))) for each in units.layers]
+            return LayerGraphs(tuple(rows), units.extent, False)
+        graphs = layer_graphs(self.schedule.patterns, self.seq_len)
+        extent = graphs.extent
+        ahead = any(
+            row >> query + 1 or (extent.unit > 1 and row >> query & 1 and extent.size(query) > 1)
+            for graph in graphs.layers
+            for query, row in enumerate(graph.rows)
+        )
+        return replace(graphs, ahead=graphs.ahead and ahead)
+
+    def _counted(self, back: bool) -> Certificate:
+        """The certificate, with or without the residual connection."""
+        graphs = self._graphs(back)
         part = GraphPairs(graphs, residual=self.residual)
-        pairs = self.seq_len**2 if ahead else self.seq_len * (self.seq_len + 1) // 2
+        pairs = self.seq_len**2 if graphs.ahead else self.seq_len * (self.seq_len + 1) // 2
         endless = self.residual and self.schedule.endless
         joined: list[int] = []
         gap: tuple[int, int] | None = None

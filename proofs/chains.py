@@ -49,7 +49,9 @@ class BackLayers:
     @cached_property
     def terms(self) -> list[dict[int, Terms]]:
         """For each layer and class (query mod period): the distances to keys beyond `start` as progressions."""
-        return [{query % self.period: self._terms(rows, query) for query in self.last_queries()} for rows in self.layers]
+        return [
+            {query % self.period: self._terms(rows, query) for query in self.last_queries()} for rows in self.layers
+        ]
 
     def _terms(self, rows: Rows, query: int) -> Terms:
         back = rows.row_set(query).negate().shift(query)
@@ -156,9 +158,29 @@ class DistanceChain:
                 seen |= sums([self.sets[(s - start) % period]], [[(start, apart, number)]], [limit])[0]
         return seen
 
+    def loops_everywhere(self, layer: int) -> bool:
+        """Whether every unit has an edge to itself in a layer."""
+        back = self.back
+        return all(back.loops_at(layer, key) for key in range(back.start)) and all(
+            any(first == 0 for first, _, _ in terms) for terms in back.terms[layer].values()
+        )
+
     def listed(self) -> list[int]:
         """All sets in the order of a certificate: early keys, then classes by their last query."""
         return self.queries + [self.sets[query % self.back.period] for query in self.back.last_queries()]
+
+    def reach(self) -> int:
+        """The tokens that the last query sees."""
+        extent = self.back.extent
+        last = extent.units - 1
+        if last < self.back.start:
+            seen, own = 0, bool(self.queries[last] >> last & 1)
+            looped = self.early_loops[last]
+        else:
+            s = last % self.back.period
+            seen, own, looped = (self.sets[s] & ~1).bit_count(), bool(self.sets[s] & 1), self.loops[s]
+        seen += sum(bits >> last & 1 for key, bits in enumerate(self.queries) if key < last)
+        return seen * extent.unit + (extent.last_size if looped else int(own))
 
     def first_gap(self) -> tuple[int, int] | None:
         """The first pair of tokens that is not joined: least query, then least key."""
@@ -231,15 +253,14 @@ def gap_by_rows(back: BackLayers, layers: Sequence[int] | None, end: int, *, res
 
 
 def query_chain(
-    back: BackLayers, query: int, layers: Sequence[int] | None, *, residual: bool, by_rows: bool
+    back: BackLayers, query: int, layers: Sequence[int] | None, *, endless: bool, residual: bool, by_rows: bool
 ) -> tuple[list[int], bool]:
     """The units that unit `query` sees through the top 1, 2, ... layers, and whether no more layers change that.
 
-    `layers` lists the layers from the top; None asks for any number of one pattern's layers. The sets hold the
-    query itself with the residual connection, and end where nothing changes any more if `layers` is None or
-    all alike.
+    `layers` lists the layers from the top; None asks for any number of one pattern's layers. With the residual
+    connection the sets hold the query itself, and if one pattern goes on without end (`endless`), they end
+    where nothing changes any more.
     """
-    endless = residual and (layers is None or len(back.predicates) == 1)
     known: dict[tuple[int, int], int] = {}
 
     def keys(layer: int, queries: int) -> int:
@@ -254,14 +275,16 @@ def query_chain(
 
     seen = 1 << query
     chain: list[int] = []
-    while True:
-        if layers is not None and len(chain) == len(layers) and not endless:
-            return chain, False
-        layer = 0 if layers is None or len(chain) >= len(layers) else layers[len(chain)]
-        new = keys(layer, seen) | (seen if residual else 0)
-        if endless and new == seen and chain:
+    while layers is None or len(chain) <= len(layers):
+        last = layers is not None and len(chain) == len(layers)
+        if last and not (endless and residual):
+            break
+        # One layer beyond the last tells whether the chain would go on.
+        new = keys(0 if layers is None or last else layers[len(chain)], seen) | (seen if residual else 0)
+        if endless and residual and new == seen and chain:
             return chain, True
-        if layers is not None and len(chain) == len(layers):
-            return chain, False
+        if last:
+            break
         chain.append(new)
         seen = new
+    return chain, False

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from sparsedsl.errors import Rejected
 
@@ -23,6 +22,7 @@ MOST_DIGITS = 24
 LONGEST_PATTERN = 100_000
 MOST_LAYERS = 1 << 12
 MOST_TOKENS = 1 << 40
+MOST_LEVELS = 40
 WORD = 64
 
 _WORD_TEXT = re.compile("[0-9a-f]{16}")
@@ -48,10 +48,17 @@ class Tree:
         unfolded = {at: self.words[at] for at in wanted.pop()}
         for height, level in enumerate(self.pairs):
             half = WORD << height
-            unfolded = {
-                at: unfolded[level[2 * at]] | unfolded[level[2 * at + 1]] << half for at in wanted.pop()
-            }
+            unfolded = {at: unfolded[level[2 * at]] | unfolded[level[2 * at + 1]] << half for at in wanted.pop()}
         return [unfolded[root] for root in roots]
+
+
+class _Evidence(NamedTuple):
+    kind: str
+    tree: Tree | None
+    steps: tuple[tuple[int, ...], ...]
+    reach: tuple[int, ...]
+    pairs: int | None
+    joined: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class Content:
 
     pattern: str
     seq_len: int
-    residual: bool
+    residual: bool | Literal["either"]
     complete: bool
     layers: int | None
     query: int | None
@@ -68,6 +75,7 @@ class Content:
     kind: str
     tree: Tree | None
     steps: tuple[tuple[int, ...], ...]
+    reach: tuple[int, ...]
     pairs: int | None
     joined: tuple[int, ...]
 
@@ -123,9 +131,9 @@ def _no_float(text: str) -> NoReturn:
 
 
 def _content(parsed: object) -> Content:
-    if isinstance(parsed, dict) and parsed.get("format") == FORMAT and "version" in parsed:
-        if type(parsed["version"]) is not int or parsed["version"] != VERSION:
-            reject("version", "this version is not known", got=str(parsed["version"])[:40], expected=str(VERSION))
+    version = parsed.get("version") if isinstance(parsed, dict) else None
+    if type(version) is not int or version != VERSION:
+        reject("version", "this version is not known", got=str(version)[:40], expected=str(VERSION))
     top = _fields(
         parsed, "format", "version", "pattern", "digest", "seq_len", "residual", "claim", "evidence", of="certificate"
     )
@@ -137,11 +145,11 @@ def _content(parsed: object) -> Content:
     if top["digest"] != sha256(pattern.encode("utf-8", "surrogatepass")).hexdigest():
         reject("digest", "it is not that of the pattern's text")
     complete, layers, query, key = _claim(top["claim"])
-    kind, tree, steps, pairs, joined = _evidence(top["evidence"])
+    kind, tree, steps, reach, pairs, joined = _evidence(top["evidence"])
     return Content(
         pattern=pattern,
         seq_len=_number(top["seq_len"], "seq_len", 1, MOST_TOKENS),
-        residual=_truth(top["residual"], "residual"),
+        residual="either" if top["residual"] == "either" else _truth(top["residual"], "residual"),
         complete=complete,
         layers=layers,
         query=query,
@@ -149,6 +157,7 @@ def _content(parsed: object) -> Content:
         kind=kind,
         tree=tree,
         steps=steps,
+        reach=reach,
         pairs=pairs,
         joined=joined,
     )
@@ -165,22 +174,25 @@ def _claim(value: object) -> tuple[bool, int | None, int | None, int | None]:
     return False, layers, query, key
 
 
-def _evidence(
-    value: object,
-) -> tuple[str, Tree | None, tuple[tuple[int, ...], ...], int | None, tuple[int, ...]]:
+def _evidence(value: object) -> _Evidence:
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind == "pairs":
         evidence = _fields(value, "kind", "pairs", "joined", of="evidence")
-        joined = _list(evidence["joined"], "joined", MOST_LAYERS)
         most = MOST_TOKENS**2
-        counts = tuple(_number(each, "joined", 0, most) for each in joined)
-        return "pairs", None, (), _number(evidence["pairs"], "pairs", 1, most), counts
-    if kind not in ("distances", "query"):
+        pairs = _number(evidence["pairs"], "pairs", 1, most)
+        return _Evidence("pairs", None, (), (), pairs, _numbers(evidence["joined"], "joined", MOST_LAYERS, most))
+    reach: tuple[int, ...] = ()
+    if kind == "distances":
+        evidence = _fields(value, "kind", "reach", "levels", "steps", of="evidence")
+        reach = _numbers(evidence["reach"], "reach", MOST_LAYERS, MOST_TOKENS)
+    elif kind == "query":
+        evidence = _fields(value, "kind", "levels", "steps", of="evidence")
+    else:
         reject("fields", "the kind of evidence is not known", expected="distances, query or pairs")
-    evidence = _fields(value, "kind", "levels", "steps", of="evidence")
-    steps = [_list(step, "steps", MOST_BYTES) for step in _list(evidence["steps"], "steps", MOST_LAYERS)]
-    roots = tuple(tuple(_number(root, "steps", 0, MOST_BYTES) for root in step) for step in steps)
-    return str(kind), _tree(_list(evidence["levels"], "levels", 40), roots), roots, None, ()
+    steps = _list(evidence["steps"], "steps", MOST_LAYERS)
+    roots = tuple(_numbers(step, "steps", MOST_BYTES, MOST_BYTES) for step in steps)
+    tree = _tree(_list(evidence["levels"], "levels", MOST_LEVELS), roots)
+    return _Evidence(str(kind), tree, roots, reach, None, ())
 
 
 def _tree(levels: list[object], roots: tuple[tuple[int, ...], ...]) -> Tree:
@@ -194,7 +206,7 @@ def _tree(levels: list[object], roots: tuple[tuple[int, ...], ...]) -> Tree:
         size = len(entries) if height == 0 else len(entries) // 2
         _check_order(named, size, height)
         if height:
-            level = tuple(_number(each, "levels", 0, MOST_BYTES) for each in entries)
+            level = _numbers(entries, "levels", MOST_BYTES, MOST_BYTES)
             halves = list(zip(level[::2], level[1::2], strict=False))
             if len(level) % 2 or len(set(halves)) < len(halves):
                 reject("tree", f"level {height} has half a pair, or a pair twice")
@@ -244,9 +256,11 @@ def _number(value: object, name: str, least: int, most: int) -> int:
     return value
 
 
+def _numbers(value: object, name: str, longest: int, most: int) -> tuple[int, ...]:
+    return tuple(_number(each, name, 0, most) for each in _list(value, name, longest))
+
+
 def _list(value: object, name: str, most: int) -> list[object]:
     if not isinstance(value, list) or len(value) > most:
         reject("fields", f"{name} is not a list of at most {most} entries")
     return value
-
-

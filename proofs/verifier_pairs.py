@@ -16,81 +16,76 @@ MOST_UNITS = 1 << 14
 _TOGETHER = 16
 
 
-def verify_pairs(content: Content, predicates: tuple[Predicate, ...], count: int | None) -> None:
-    """Recount the pairs that 1, 2, ... layers join, and check the claim against them.
+class CountedPairs:
+    """How many pairs 1, 2, ... layers join."""
 
-    Raises
-        Rejected: with the step that fails.
-    """
-    length, work = content.seq_len, Work()
-    everything = content.pairs == length * length
-    if not everything and content.pairs != length * (length + 1) // 2:
-        reject("claim", "the pairs are neither all pairs of the length nor those of earlier keys")
-    graphs = _Graphs(predicates, content, work)
-    if graphs.fits(everything=everything) is False:
-        graphs = _Graphs(predicates, content, work, unit=1)
-    if graphs.ahead and not everything:
-        reject("claim", "a query reads a later key, so all pairs count")
-    joined = _Joined(graphs, everything=everything, residual=content.residual, work=work)
-    one_pattern = content.residual and count is None
-    steps = len(content.joined)
-    if count is not None and (steps > count or (steps < count and not (content.residual and content.complete))):
-        reject("claim", "the stack has another number of layers")
-    before = joined.count()
-    for step, listed in enumerate(content.joined):
-        if step and before == content.pairs and content.residual:
-            reject("claim", f"fewer layers do: {step}")
-        joined.advance(step % len(predicates))
-        found = joined.count()
-        if found != listed:
-            reject(f"layer {step + 1}", "it joins another number of pairs", got=str(listed), expected=str(found))
-        if one_pattern and found == before and found != content.pairs:
-            reject(f"layer {step + 1}", "it adds nothing, and the chain goes on")
-        before = found
-    if content.complete:
-        if content.layers != steps or before != content.pairs:
-            reject("claim", "the last layer does not join all pairs, or another one is claimed to")
-        return
-    gap = joined.first_gap()
-    if gap is None or gap != (content.query, content.key):
-        reject("claim", "the pair is not the first that is not joined", expected=str(gap))
-    if one_pattern:
-        joined.advance(0)
-        if (joined.count() == before) is not (content.layers is None):
-            reject("claim", "more layers would join more pairs, or would not, other than claimed")
-    if content.layers != steps and not (one_pattern and content.layers is None):
-        reject("claim", "it speaks of another number of layers than are listed")
+    def __init__(self, content: Content, predicates: tuple[Predicate, ...], count: int | None, work: Work) -> None:
+        length = content.seq_len
+        everything = content.pairs == length * length
+        if not everything and content.pairs != length * (length + 1) // 2:
+            reject("claim", "the pairs are neither all pairs of the length nor those of earlier keys")
+        graphs = _Graphs(predicates, length, work)
+        if not graphs.fits(everything=everything):
+            graphs = _Graphs(predicates, length, work, unit=1)
+        if graphs.ahead is not everything and length > 1:
+            reject("claim", "all pairs count where some query reads a later key, else those of earlier keys")
+        self.content, self.graphs, self.count, self.everything = content, graphs, count, everything
+
+    def claim(self, *, residual: bool) -> None:
+        """Recount the pairs, and check the claim against them."""
+        content, graphs, count = self.content, self.graphs, self.count
+        joined = _Joined(graphs, everything=self.everything, residual=residual, work=graphs.layers.work)
+        one_pattern = residual and count is None
+        steps = len(content.joined)
+        if count is not None and (steps > count or (steps < count and not (residual and content.complete))):
+            reject("claim", "the stack has another number of layers")
+        before = joined.count()
+        for step, listed in enumerate(content.joined):
+            if step and before == content.pairs and residual:
+                reject("claim", f"fewer layers do: {step}")
+            joined.advance(step % len(graphs.rows))
+            found = joined.count()
+            if found != listed:
+                reject(f"layer {step + 1}", "it joins another number of pairs", got=str(listed), expected=str(found))
+            if one_pattern and found == before and found != content.pairs:
+                reject(f"layer {step + 1}", "it adds nothing, and the chain goes on")
+            before = found
+        if content.complete:
+            if content.layers != steps or before != content.pairs:
+                reject("claim", "the last layer does not join all pairs, or another one is claimed to")
+            return
+        gap = joined.first_gap()
+        if gap is None or gap != (content.query, content.key):
+            reject("claim", "the pair is not the first that is not joined", expected=str(gap))
+        if one_pattern:
+            joined.advance(0)
+            if (joined.count() == before) is not (content.layers is None):
+                reject("claim", "more layers would join more pairs, or would not, other than claimed")
+        if content.layers != steps and not (one_pattern and content.layers is None):
+            reject("claim", "it speaks of another number of layers than are listed")
 
 
 class _Graphs:
     """The layers as rows of units, and what the edge of a unit to itself joins: all its pairs, or those i >= j."""
 
-    def __init__(
-        self, predicates: tuple[Predicate, ...], content: Content, work: Work, unit: int | None = None
-    ) -> None:
-        self.layers = Layers(predicates, content.seq_len, work, unit=unit)
+    def __init__(self, predicates: tuple[Predicate, ...], seq_len: int, work: Work, unit: int | None = None) -> None:
+        self.layers = Layers(predicates, seq_len, work, unit=unit)
         units = self.layers.units
         if units > MOST_UNITS:
             reject("limits", "the length has too many units for counting pairs", expected=f"at most {MOST_UNITS}")
         self.rows = [[self.layers.row(layer, query) for query in range(units)] for layer in range(len(predicates))]
-        # In one place for each edge of a unit to itself: whether the unit's first token reads its second.
-        inside: list[bool] = []
-        self.inside_only = False
-        for predicate, rows in zip(predicates, self.rows, strict=True):
-            whole = list(_reads_second(predicate, self.layers.unit, units)) if self.layers.unit > 1 else [True] * units
-            inside += [each for each, row, at in zip(whole, rows, range(units), strict=True) if row >> at & 1]
-            self.inside_only |= any(each and not row >> at & 1 for at, (each, row) in enumerate(zip(whole, rows, strict=True)) if self.layers.unit > 1)
-        self.whole = all(inside)
+        # For every unit of every layer: has it an edge to itself, does its first token read its second?
+        loops = [bool(row >> query & 1) for rows in self.rows for query, row in enumerate(rows)]
+        inside = loops
+        if self.layers.unit > 1:
+            inside = [each for predicate in predicates for each in _reads_second(predicate, self.layers.unit, units)]
+        self.whole, self.cut = inside == loops, not any(inside)
         later = any(row >> query + 1 for rows in self.rows for query, row in enumerate(rows))
-        self.ahead = later or (self.layers.unit > 1 and any(inside))
-        self.cut = not any(inside) or not inside
+        units_inside = [at % units for at, each in enumerate(inside) if each and self.layers.unit > 1]
+        self.ahead = later or any(self.layers.tokens_of(unit) > 1 for unit in units_inside)
 
     def fits(self, *, everything: bool) -> bool:
         """Whether the units tell all: every edge of a unit to itself joins the same pairs, and that is enough."""
-        if self.layers.unit == 1:
-            return True
-        if self.inside_only:
-            return False
         return self.whole or (self.cut and not self.ahead and not everything)
 
 

@@ -140,7 +140,7 @@ class Layers:
     def spreads(self, layer: int, query: int) -> list[Spread]:
         """The distances from a query to its keys at or beyond the start, for the last query of a class.
 
-        Each has a step that leads to one class; the longest stand first.
+        Each has a step that leads to one class. The query itself stands first, then the longest: they fill most.
         """
         if (layer, query) not in self._spreads:
             self.work.spend(self.rows[layer].size * 64)
@@ -153,7 +153,7 @@ class Layers:
                     if key < hi:
                         count = (hi - 1 - key) // period + 1
                         found += self._by_class(query - key - (count - 1) * period, period, count)
-            self._spreads[layer, query] = sorted(found, key=lambda each: (-each.count, each.first))
+            self._spreads[layer, query] = sorted(found, key=lambda each: (each.first != 0, -each.count, each.first))
         return self._spreads[layer, query]
 
     def _by_class(self, first: int, step: int, count: int) -> list[Spread]:
@@ -165,20 +165,20 @@ class Layers:
             Spread(first + step * at, step * apart, (count - 1 - at) // apart + 1) for at in range(min(apart, count))
         ]
 
-    def seen_above(self, layer: int, query: int, sets: dict[int, int], before: int) -> int:
-        """What a class sees through one layer more, and `before`: distances, for the last query of the class.
+    def seen_above(self, layer: int, query: int, sets: dict[int, int]) -> int:
+        """What a class sees through an edge of one layer more: distances, for the last query of the class.
 
         `sets` holds what the last query of each class sees through the layers below.
         """
         length = query - self.start + 1
         full = below(length)
         # What single distances add is gathered apart: where it is short, so is the union.
-        seen, single = before, 0
+        seen = single = 0
         for spread in self.spreads(layer, query):
             if seen == full:
                 return full
             reached = spread.up(sets[self.last_of_class(query - spread.first)], length, self.work)
-            if spread.count > 1:
+            if spread.count > 1 or not spread.first:
                 seen |= reached
             else:
                 single |= reached

@@ -81,8 +81,8 @@ def never_ahead(predicate: Predicate) -> bool:
             return all(map(never_ahead, parts))
         case Member(Binary("-", Position("q"), Position("k")), members):
             return not members & _AHEAD
-        case Member(Binary("-", Binary("//", Position("q"), Constant(a)), Binary("//", Position("k"), Constant(b))), far):
-            return a == b and not far & IntegerSet.interval(-INFINITY, 1)
+        case Member(Binary("-", Binary("//", Position("q"), Constant(a)), Binary("//", Position("k"), Constant(b))), m):
+            return a == b and not m & IntegerSet.interval(-INFINITY, 1)
         case Member(_, members):
             return not members
     return False
@@ -142,8 +142,8 @@ def _drift(term: Term) -> tuple[int, int] | None:
         case Binary("%", inner, Constant(divisor)):
             drift = _drift(inner)
             if drift is None:
-                period = _residue_period(inner, divisor)
-                return None if period is None else (0, period)
+                repeats = _residue_period(inner, divisor)
+                return None if repeats is None else (0, repeats)
             return 0, drift[1] * (divisor // gcd(divisor, drift[0]))
     return None
 
