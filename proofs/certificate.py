@@ -29,6 +29,7 @@ MOST_BITS = 1 << 30
 MOST_STEPS = 1 << 12
 # A chain by classes is dearer than one by rows beyond this many classes; keys before the start have a set each.
 MOST_CLASSES = 64
+MOST_LISTED_CLASSES = 1 << 10
 MOST_EARLY_KEYS = 1 << 10
 
 
@@ -155,16 +156,15 @@ class _Question:
         """The certificate of a pattern that never looks ahead."""
         back = BackLayers([each.predicate() for each in self.schedule.patterns], self.seq_len)
         by_distances = (
-            back.periodic and back.classes * back.units <= MOST_BITS and back.start <= min(MOST_EARLY_KEYS, back.units)
-        )
-        if not by_distances or back.classes > 1:
-            # Gaps near the start are found by rows at once, where sets by class would be large.
-            end = min(back.units, 2 * back.classes + back.start, 1 << 11) if by_distances else back.units
-            gap = gap_by_rows(back, self._layers(), min(end, MOST_UNITS), residual=self.residual)
-            if gap is not None:
-                return self._incomplete(gap)
-            if not by_distances:
-                return self.by_pairs(back=True)
+            back.periodic and back.classes <= MOST_LISTED_CLASSES and back.start <= MOST_EARLY_KEYS
+        ) and (back.classes + back.start) * back.units <= MOST_BITS
+        # Gaps near the start are found by rows at once, where the sets of all classes are large.
+        end = min(back.units, 2 * back.classes + back.start + 64) if by_distances else back.units
+        gap = gap_by_rows(back, self._layers(), min(end, MOST_UNITS), residual=self.residual)
+        if gap is not None:
+            return self._incomplete(gap)
+        if not by_distances:
+            return self.by_pairs(back=True)
         return self._by_distances(back)
 
     def _layers(self) -> list[int] | None:
