@@ -117,9 +117,9 @@ def certify(
     Example
         >>> from sparsedsl import power, sliding
         >>> print(certify(power(), seq_len=128))
-        complete at 128 tokens in 7 layers with the residual connection
+        complete at 128 tokens in 7 layers with or without the residual connection
         >>> print(certify(sliding(4), seq_len=10**6, layers=5))
-        incomplete from 17 tokens on: query 16 does not reach key 0 in 5 layers with the residual connection
+        incomplete from 17 tokens on: query 16 does not reach key 0 in 5 layers with or without the residual connection
 
     """
     try:
@@ -155,9 +155,9 @@ class _Question:
     def looking_back(self) -> Certificate:
         """The certificate of a pattern that never looks ahead."""
         back = BackLayers([each.predicate() for each in self.schedule.patterns], self.seq_len)
-        by_distances = (
-            back.periodic and back.classes <= MOST_LISTED_CLASSES and back.start <= MOST_EARLY_KEYS
-        ) and (back.classes + back.start) * back.units <= MOST_BITS
+        by_distances = (back.periodic and back.classes <= MOST_LISTED_CLASSES and back.start <= MOST_EARLY_KEYS) and (
+            back.classes + back.start
+        ) * back.units <= MOST_BITS
         # Gaps near the start are found by rows at once, where the sets of all classes are large.
         end = min(back.units, 2 * back.classes + back.start + 64) if by_distances else back.units
         gap = gap_by_rows(back, self._layers(), min(end, MOST_UNITS), residual=self.residual)

@@ -237,11 +237,11 @@ def gap_by_rows(back: BackLayers, layers: Sequence[int] | None, end: int, *, res
                     edges &= ~(1 << query)
                 if layers is None or height == 1:
                     seen |= edges
-                if layers is None or height > 1:
-                    for key in members(edges):
-                        if seen == everything:
-                            break
-                        seen |= source[key]
+                # The nearest keys first: they see most.
+                while edges and seen != everything and (layers is None or height > 1):
+                    key = edges.bit_length() - 1
+                    edges ^= 1 << key
+                    seen |= source[key]
             joined[height].append(seen)
         missing = everything & ~joined[-1][query]
         first = query * extent.unit

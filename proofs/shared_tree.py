@@ -35,9 +35,9 @@ def shared_tree(sets: Sequence[int], length: int) -> SharedTree:
     Cost
         Every different piece is read once: O(sets · length / 8) bytes for sets that repeat inside.
     Example
-        >>> shared_tree([(1 << 100) - 1, 1], 100)
-        SharedTree(levels=(('ffffffffffffffff', '0000000fffffffff', '0000000000000001', '0000000000000000'),
-        ...                (0, 1, 2, 3)), roots=(0, 1))
+        >>> tree = shared_tree([(1 << 100) - 1, 1], 100)
+        >>> tree.levels[0][:2], tree.levels[1], tree.roots
+        (('ffffffffffffffff', '0000000fffffffff'), (0, 1, 2, 3), (0, 1))
 
     """
     heights = 0
