@@ -21,6 +21,7 @@ from sparsedsl.proofs.layer_graph import MOST_UNITS, LayerGraph, LayerGraphs, la
 from sparsedsl.proofs.schedule import Schedule, schedule_of
 from sparsedsl.proofs.shared_tree import SharedTree, shared_tree
 from sparsedsl.rows import never_ahead
+from sparsedsl.segments import LONGEST_WORD, WordTooLong
 
 FORMAT = "sparsedsl certificate"
 VERSION = 1
@@ -30,6 +31,7 @@ MOST_STEPS = 1 << 12
 # A chain by classes is dearer than one by rows beyond this many classes; keys before the start have a set each.
 MOST_CLASSES = 64
 MOST_LISTED_CLASSES = 1 << 10
+MOST_LISTED_UNITS = 1 << 24
 MOST_EARLY_KEYS = 1 << 10
 
 
@@ -141,6 +143,14 @@ def certify(
         if all(never_ahead(each.predicate()) for each in schedule.patterns):
             return question.looking_back()
         return question.by_pairs(back=False)
+    except WordTooLong as reason:
+        raise Unsupported(
+            "the pattern repeats too late",
+            where=f"certify({pattern}, seq_len={seq_len})",
+            got=f"a period of {reason}",
+            expected=f"at most {LONGEST_WORD}",
+            hint="dilations, strides and chunks that divide each other",
+        ) from None
     except SparseDSLError as error:
         raise error.located(f"certify({pattern}, seq_len={seq_len})") from None
 
@@ -163,9 +173,18 @@ class _Question:
         gap = gap_by_rows(back, self._layers(), min(end, MOST_UNITS), residual=self.residual)
         if gap is not None:
             return self._incomplete(gap)
-        if not by_distances:
-            return self.by_pairs(back=True)
-        return self._by_distances(back)
+        if by_distances:
+            return self._by_distances(back)
+        if back.units > MOST_UNITS:
+            raise Unsupported(
+                "no certificate is small enough: none of the first units shows a gap, and the sets are too many",
+                got=f"{back.units} units of {back.extent.unit} tokens, "
+                + (f"{back.classes} classes of queries" if back.periodic else "no period"),
+                expected=f"at most {MOST_UNITS} units; with a period and at most {MOST_LISTED_CLASSES} classes, "
+                f"{MOST_LISTED_UNITS} units and {MOST_BITS} bits for a set of each class",
+                hint=f"seq_len={MOST_UNITS * back.extent.unit} (--seq-len {MOST_UNITS * back.extent.unit})",
+            )
+        return self.by_pairs(back=True)
 
     def _layers(self) -> list[int] | None:
         """The layers from the bottom; None for as many as it takes."""

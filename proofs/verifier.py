@@ -6,6 +6,7 @@ Trusted are Python, the JSON reader, the pattern language (parser, predicates, e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +21,15 @@ from sparsedsl.proofs.verifier_chains import DistanceChain, QueryChain
 from sparsedsl.proofs.verifier_file import Content, content_of, read, reject
 from sparsedsl.proofs.verifier_pairs import CountedPairs
 from sparsedsl.proofs.verifier_steps import Work
+from sparsedsl.segments import WordTooLong
 from sparsedsl.terms import Binary, Constant, Position, Term
 from sparsedsl.text import parse
 
 # Strides, chunks, blocks, divisors and draws of a pattern: sets repeat, and words are as long as they.
 LARGEST_STEP = 1 << 20
 MOST_DRAWN = 1 << 10
+# Lists inside lists, each times a number, would print texts of any length.
+_REPEATED_LIST = re.compile(r"\]\s*\*")
 
 
 class Evidence(Protocol):
@@ -91,16 +95,18 @@ def verify(certificate: bytes | str | Path) -> Claim:
         >>> print(verify(certify(power(), seq_len=128).to_json()))
         complete at 128 tokens in 7 layers with or without the residual connection, in no fewer
         >>> try:
-        ...     verify(certify(power(), seq_len=128).to_json().replace('"seq_len":128', '"seq_len":129'))
+        ...     verify(certify(power(), seq_len=128).to_json().replace('"layers":7', '"layers":6'))
         ... except Rejected as error:
         ...     print(error.where)
-        layer 7
+        claim
 
     """
     if isinstance(certificate, Path):
         content = read(certificate)
     else:
-        content = content_of(certificate.encode() if isinstance(certificate, str) else certificate)
+        content = content_of(
+            certificate.encode("utf-8", "surrogatepass") if isinstance(certificate, str) else certificate
+        )
     pattern, predicates, count = _pattern(content)
     evidence = _evidence(content, predicates, count)
     for residual in (True, False):
@@ -144,6 +150,8 @@ def _holds(evidence: Evidence, *, residual: bool) -> bool:
 
 def _pattern(content: Content) -> tuple[str, tuple[Predicate, ...], int | None]:
     """The text, the layers' predicates, and the number of layers of a stack."""
+    if _REPEATED_LIST.search(content.pattern):
+        reject("pattern", "a list times a number is not how a pattern is printed")
     try:
         pattern = parse(content.pattern)
         if str(pattern) != content.pattern:
@@ -156,6 +164,8 @@ def _pattern(content: Content) -> tuple[str, tuple[Predicate, ...], int | None]:
         for predicate in predicates:
             for term in _terms(predicate):
                 _check_divisors(term)
+    except WordTooLong:
+        reject("limits", "the pattern repeats too late")
     except SparseDSLError as error:
         if error.where == "pattern" or error.where == "limits":
             raise

@@ -16,8 +16,12 @@ from sparsedsl.segments import first_member
 
 # Bits that shifts and unions may touch before the verifier gives up: some ten seconds.
 MOST_WORK = 1 << 38
+# What the smallest operation counts for, and what a row counts for beside its length, for each part of a pattern.
+LEAST_WORK = 1 << 12
+ROW_WORK = 1 << 16
 # Units of one length, bits of the sets of one layer, different parts of one pattern.
 MOST_UNITS = 1 << 24
+MOST_UNITS_BY_ROWS = 1 << 20
 MOST_BITS = 1 << 30
 MOST_PARTS = 1 << 12
 # Distances kept, as progressions, for all classes and layers.
@@ -50,9 +54,9 @@ class Work:
 
     left: int = MOST_WORK
 
-    def spend(self, bits: int) -> None:
+    def spend(self, bits: int = 0) -> None:
         """Take them off, or reject."""
-        self.left -= bits
+        self.left -= bits + LEAST_WORK
         if self.left < 0:
             reject("work", "it takes too much work to check")
 
@@ -107,6 +111,8 @@ class Layers:
         self.repeats = len(known) == len(found)
         self.period = lcm(*(period for period, _ in known))
         self.start = min(self.units, max((start for _, start in known), default=0))
+        if not self.repeats and self.units > MOST_UNITS_BY_ROWS:
+            reject("limits", "a pattern without a period has too many units", expected=f"at most {MOST_UNITS_BY_ROWS}")
         self._columns: dict[tuple[int, int], int] = {}
         self._spreads: dict[tuple[int, int], list[Spread]] = {}
         self._kept = 0
@@ -120,7 +126,7 @@ class Layers:
         """The keys of a query."""
         self.work.spend(self.units)
         if (layer, query) not in self._rows:
-            self.work.spend(self.rows[layer].size * self.units)
+            self.work.spend(self.rows[layer].size * (self.units + ROW_WORK))
             if len(self._rows) * self.units > MOST_BITS:
                 self._rows.clear()
             self._rows[layer, query] = self.rows[layer].row(query)
@@ -129,7 +135,7 @@ class Layers:
     def column(self, layer: int, key: int) -> int:
         """The queries of a key before the start."""
         if (layer, key) not in self._columns:
-            self.work.spend(self.rows[layer].size * self.units)
+            self.work.spend(self.rows[layer].size * (self.units + ROW_WORK))
             self._columns[layer, key] = self.rows[layer].column(key)
         return self._columns[layer, key]
 
@@ -143,7 +149,7 @@ class Layers:
         Each has a step that leads to one class. The query itself stands first, then the longest: they fill most.
         """
         if (layer, query) not in self._spreads:
-            self.work.spend(self.rows[layer].size * 64)
+            self.work.spend(self.rows[layer].size * ROW_WORK)
             found = []
             # Keys from `start` to the query, walked downwards: residues of keys in a segment become distances.
             for lo, hi, period, word in self.rows[layer].row_set(query).segments:

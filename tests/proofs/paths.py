@@ -16,7 +16,7 @@ def graphs(pattern: Pattern | PerHead | Stack, tokens: int) -> list[Matrix]:
     """One matrix for each layer of a stack, one in all for a pattern."""
     layers = list(pattern) if isinstance(pattern, Stack) else [pattern]
     dense = [layer.dense(tokens) for layer in layers]
-    return [each.any(axis=0) if each.ndim == 3 else each for each in dense]
+    return [np.asarray(each.any(axis=0)) if each.ndim == 3 else each for each in dense]
 
 
 def joined(pattern: Pattern | PerHead | Stack, tokens: int, layers: int | None, *, residual: bool) -> Matrix:

@@ -20,16 +20,18 @@ from sparsedsl.errors import Rejected
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.catalogue import CATALOGUE
+from sparsedsl.proofs import verifier
 from sparsedsl.proofs.certificate import certify
 from sparsedsl.proofs.verifier import LARGEST_STEP, verify
 from sparsedsl.proofs.verifier_file import MOST_BYTES
+from sparsedsl.proofs.verifier_steps import Work
 from sparsedsl.text import parse
 from tests.proofs.mutations import mutated
 from tests.proofs.paths import joined, scope
 from tests.proofs.random_patterns import layered
 
 # The recorded run sets it; see benchmarks/certificates.py.
-EXAMPLES = int(os.environ.get("CERTIFICATE_MUTATIONS", "100"))
+EXAMPLES = int(os.environ.get("CERTIFICATE_MUTATIONS", "60"))
 CHANGES = 8
 
 STEPS = {"file", "json", "version", "fields", "digest", "pattern", "limits", "work", "tree", "claim"}
@@ -373,6 +375,7 @@ def test_hostile_files(data: bytes, step: str) -> None:
         "power_attention()",
         "sliding(4) ",
         "sliding(2*2)",
+        "Stack([per_head([sliding(4)] * 65536)] * 65536)",
         "x" * 150_000,
         "\ud800",
     ],
@@ -390,6 +393,7 @@ def test_texts_that_are_no_pattern(text: str) -> None:
         f"where(k % {1 << 40} == 3) & causal()",
         f"where(q // {LARGEST_STEP + 1} == 3) & causal()",
         f"random_blocks(block=1, count={1 << 30}, seed=0) & causal()",
+        f"dilated(window={1 << 40}, dilation={1 << 30})",
     ],
 )
 def test_patterns_that_are_too_large(text: str) -> None:
@@ -415,6 +419,13 @@ def test_small_files_about_large_sets(seq_len: int, pattern: str) -> None:
     tracemalloc.stop()
     assert step in ("limits", "tree", "layer 1")
     assert most < 1 << 26
+
+
+def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = certificate(random_blocks(1, 2) | sliding(2, ahead=1), 300, 12)
+    assert step_of(content) is None
+    monkeypatch.setattr(verifier, "Work", lambda: Work(left=1 << 24))
+    assert step_of(content) == "work"
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
