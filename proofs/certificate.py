@@ -31,7 +31,7 @@ MOST_STEPS = 1 << 12
 # A chain by classes is dearer than one by rows beyond this many classes; keys before the start have a set each.
 MOST_CLASSES = 64
 MOST_LISTED_CLASSES = 1 << 10
-MOST_LISTED_UNITS = 1 << 24
+MOST_LISTED_UNITS = 1 << 22
 MOST_EARLY_KEYS = 1 << 10
 
 
@@ -232,7 +232,7 @@ class _Question:
         """The certificate of the first pair that is not joined; later tokens do not matter for it."""
         query, key = gap
         back = BackLayers([each.predicate() for each in self.schedule.patterns], query + 1)
-        by_rows = not back.periodic or back.classes > MOST_CLASSES
+        by_rows = not back.periodic or back.classes > MOST_CLASSES or back.start > MOST_EARLY_KEYS
         layers = self._layers()
         downwards: Sequence[int] | None = None if layers is None else layers[::-1]
         chain, closed = self._chain(back, downwards, by_rows, residual=self.residual)

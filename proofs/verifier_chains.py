@@ -14,8 +14,9 @@ from sparsedsl.proofs.verifier_file import Content, reject
 from sparsedsl.proofs.verifier_steps import MOST_BITS, Layers, Work, below, each_bit
 from sparsedsl.rows import never_ahead
 
-# Chains by classes up to this many, beyond it query by query.
+# Chains by classes up to this many classes and keys before the start, beyond it query by query.
 MOST_CLASSES = 64
+MOST_EARLY_KEYS = 1 << 8
 
 
 class Chain:
@@ -36,8 +37,6 @@ class Chain:
             reject("tree", "it does not have the levels that its length asks for")
         if len(roots) != width:
             reject(f"layer {step + 1}", "it does not list its sets", expected=f"{width} sets")
-        if width * layers.units > MOST_BITS:
-            reject("limits", "the sets of a layer are too large", expected=f"at most {MOST_BITS} bits")
         self.work.spend(width * layers.units)
         return tree.sets(roots)
 
@@ -64,7 +63,10 @@ class DistanceChain(Chain):
         layers = self.layers
         if not layers.repeats:
             reject("pattern", "it has no period that is seen")
-        return [*range(layers.start), *range(max(layers.start, layers.units - layers.period), layers.units)]
+        last = range(max(layers.start, layers.units - layers.period), layers.units)
+        if (layers.start + len(last)) * layers.units > MOST_BITS:
+            reject("limits", "the sets of a layer are too large", expected=f"at most {MOST_BITS} bits")
+        return [*range(layers.start), *last]
 
     @cached_property
     def _steps(self) -> list[_Step]:
@@ -136,7 +138,9 @@ class DistanceChain(Chain):
         """Whether tokens of one unit are joined: the unit has had an edge to itself, or one token only."""
         layers = self.layers
         for at, (place, loop) in enumerate(zip(self._places, looped, strict=True)):
-            first = place if at < layers.start else max(place - layers.period, layers.start)
+            first = place - layers.period
+            if at < layers.start or first < layers.start:
+                first = place
             if not loop and layers.tokens_of(first) > 1:
                 return False
         return True
@@ -183,7 +187,7 @@ class QueryChain(Chain):
         self._check_pair(layers, query, before, loop=loop, residual=residual)
 
     def _keys(self, layers: Layers, layer: int, queries: int) -> int:
-        if layers.repeats and layers.period <= MOST_CLASSES:
+        if layers.repeats and layers.period <= MOST_CLASSES and layers.start <= MOST_EARLY_KEYS:
             return layers.keys(layer, queries)
         found = 0
         for query in each_bit(queries):

@@ -19,9 +19,11 @@ MOST_WORK = 1 << 38
 # What the smallest operation counts for, and what a row counts for beside its length, for each part of a pattern.
 LEAST_WORK = 1 << 12
 ROW_WORK = 1 << 16
+# The same for each block drawn, and for each place at which a condition is evaluated by itself.
+DRAW_WORK = 1 << 18
+PLACE_WORK = 1 << 8
 # Units of one length, bits of the sets of one layer, different parts of one pattern.
-MOST_UNITS = 1 << 24
-MOST_UNITS_BY_ROWS = 1 << 20
+MOST_UNITS = 1 << 22
 MOST_BITS = 1 << 30
 MOST_PARTS = 1 << 12
 # Distances kept, as progressions, for all classes and layers.
@@ -111,10 +113,9 @@ class Layers:
         self.repeats = len(known) == len(found)
         self.period = lcm(*(period for period, _ in known))
         self.start = min(self.units, max((start for _, start in known), default=0))
-        if not self.repeats and self.units > MOST_UNITS_BY_ROWS:
-            reject("limits", "a pattern without a period has too many units", expected=f"at most {MOST_UNITS_BY_ROWS}")
         self._columns: dict[tuple[int, int], int] = {}
         self._spreads: dict[tuple[int, int], list[Spread]] = {}
+        self._evaluated = [0] * len(self.rows)
         self._kept = 0
         self._rows: dict[tuple[int, int], int] = {}
 
@@ -122,11 +123,17 @@ class Layers:
         """The number of tokens of a unit; the last may be shorter."""
         return min(self.unit, self.seq_len - unit * self.unit)
 
+    def _spend_on(self, layer: int, length: int) -> None:
+        """The work of reading one row or column, and what the last one took beyond that."""
+        rows = self.rows[layer]
+        evaluated, self._evaluated[layer] = rows.evaluated - self._evaluated[layer], rows.evaluated
+        self.work.spend(rows.size * (length + ROW_WORK) + rows.draws * DRAW_WORK + evaluated * PLACE_WORK)
+
     def row(self, layer: int, query: int) -> int:
         """The keys of a query."""
         self.work.spend(self.units)
         if (layer, query) not in self._rows:
-            self.work.spend(self.rows[layer].size * (self.units + ROW_WORK))
+            self._spend_on(layer, self.units)
             if len(self._rows) * self.units > MOST_BITS:
                 self._rows.clear()
             self._rows[layer, query] = self.rows[layer].row(query)
@@ -135,7 +142,7 @@ class Layers:
     def column(self, layer: int, key: int) -> int:
         """The queries of a key before the start."""
         if (layer, key) not in self._columns:
-            self.work.spend(self.rows[layer].size * (self.units + ROW_WORK))
+            self._spend_on(layer, self.units)
             self._columns[layer, key] = self.rows[layer].column(key)
         return self._columns[layer, key]
 
@@ -149,7 +156,7 @@ class Layers:
         Each has a step that leads to one class. The query itself stands first, then the longest: they fill most.
         """
         if (layer, query) not in self._spreads:
-            self.work.spend(self.rows[layer].size * ROW_WORK)
+            self._spend_on(layer, 0)
             found = []
             # Keys from `start` to the query, walked downwards: residues of keys in a segment become distances.
             for lo, hi, period, word in self.rows[layer].row_set(query).segments:

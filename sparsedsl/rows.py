@@ -198,6 +198,8 @@ class Rows:
         self._program: list[tuple[str, Member | Chosen | tuple[int, ...]]] = []
         self._places: dict[tuple[str, Member | Chosen | tuple[int, ...]], int] = {}
         self._compile(self.predicate)
+        # Places at which a term was evaluated one by one, in all: what no set told.
+        self.evaluated = 0
         # By the place of an atom: the bits from which its rows (columns) are cut, or its one row (column).
         self._mirrors: dict[tuple[bool, int], int] = {}
         self._constant: dict[tuple[bool, int], int] = {}
@@ -207,6 +209,11 @@ class Rows:
     def size(self) -> int:
         """How many different parts the predicate has."""
         return len(self._program)
+
+    @property
+    def draws(self) -> int:
+        """How many blocks are drawn for a row."""
+        return sum(part.count for _, part in self._program if isinstance(part, Chosen))
 
     def _compile(self, predicate: Predicate) -> int:
         match predicate:
@@ -284,6 +291,7 @@ class Rows:
             try:
                 found = _pulled_back(term, members).bits(0, self.count)
             except (_NotOnePosition, WordTooLong):
+                self.evaluated += self.count
                 found = _place_by_place(term, members, self.count)
             self._kept[term, members] = found
         return self._kept[term, members]
