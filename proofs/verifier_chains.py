@@ -1,6 +1,6 @@
 """The verifier's checks of chains of sets: what all queries see, layer by layer, or what one query sees.
 
-Part of the verifier: it shares no code with what writes certificates.
+Part of the verifier: it imports nothing of what writes certificates.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reading a certificate that nobody trusts: a bounded text, plain JSON, known fields, numbers in range.
 
-Part of the verifier: it shares no code with what writes certificates.
+Part of the verifier: it imports nothing of what writes certificates.
 """
 
 from __future__ import annotations

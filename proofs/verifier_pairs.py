@@ -1,6 +1,6 @@
 """The verifier's check of counted pairs: all pairs of a small graph, layer by layer, by unions of rows.
 
-Part of the verifier: it shares no code with what writes certificates.
+Part of the verifier: it imports nothing of what writes certificates.
 """
 
 from __future__ import annotations

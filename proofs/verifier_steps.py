@@ -1,6 +1,6 @@
 """The steps of the verifier: one layer more on top of listed sets, by shifts and unions of bits.
 
-Part of the verifier: it shares no code with what writes certificates.
+Part of the verifier: it imports nothing of what writes certificates.
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
     from sparsedsl.proofs.repair import repair
     from sparsedsl.proofs.synthesis import synthesise
-    from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.verdict import check
     from sparsedsl.proofs.verifier import verify
 
