@@ -236,6 +236,8 @@ class _Question:
         layers = self._layers()
         downwards: Sequence[int] | None = None if layers is None else layers[::-1]
         chain, closed = self._chain(back, downwards, by_rows, residual=self.residual)
+        if len(chain) > MOST_STEPS:
+            raise _too_many_layers(len(chain))
         other = ([], True) if closed else self._chain(back, downwards, by_rows, residual=not self.residual)
         tree = shared_tree(chain, back.units)
         return Certificate(
