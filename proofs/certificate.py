@@ -30,7 +30,7 @@ MOST_BITS = 1 << 30
 MOST_STEPS = 1 << 12
 # A chain by classes is dearer than one by rows beyond this many classes; keys before the start have a set each.
 MOST_CLASSES = 64
-MOST_LISTED_CLASSES = 1 << 10
+MOST_LISTED_CLASSES = 1 << 9
 MOST_LISTED_UNITS = 1 << 22
 MOST_EARLY_KEYS = 1 << 10
 

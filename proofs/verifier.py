@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from sparsedsl.errors import Rejected, SparseDSLError
 from sparsedsl.index import AllOf, AnyOf, Chosen, Comparison, Member, Negation, Predicate
 from sparsedsl.layers import PerHead, Stack
-from sparsedsl.leaves import Chunked, RandomBlocks, Strided
+from sparsedsl.leaves import Chunked, Dilated, RandomBlocks, Strided
 from sparsedsl.pattern import Blocks, Complement, Difference, Intersection, Pattern, Union
 from sparsedsl.proofs.verifier_chains import DistanceChain, QueryChain
 from sparsedsl.proofs.verifier_file import Content, content_of, read, reject
@@ -25,7 +25,7 @@ from sparsedsl.segments import WordTooLong
 from sparsedsl.terms import Binary, Constant, Position, Term
 from sparsedsl.text import parse
 
-# Strides, chunks, blocks, divisors and draws of a pattern: sets repeat, and words are as long as they.
+# Strides, dilations, chunks, blocks, divisors and draws of a pattern: sets repeat, and words are as long as they.
 LARGEST_STEP = 1 << 20
 MOST_DRAWN = 1 << 10
 # Lists inside lists, each times a number, would print texts of any length.
@@ -186,7 +186,7 @@ def _check_steps(pattern: Pattern) -> None:
         case Blocks(part=part, size=size):
             _check_step(size)
             _check_steps(part)
-        case Strided(stride=step) | Chunked(size=step) | RandomBlocks(block=step):
+        case Strided(stride=step) | Chunked(size=step) | RandomBlocks(block=step) | Dilated(dilation=step):
             _check_step(step)
     if isinstance(pattern, RandomBlocks) and pattern.count > MOST_DRAWN:
         reject("limits", "a draw is too large", got=str(pattern.count), expected=f"at most {MOST_DRAWN}")
@@ -194,7 +194,12 @@ def _check_steps(pattern: Pattern) -> None:
 
 def _check_step(step: int) -> None:
     if step > LARGEST_STEP:
-        reject("limits", "a stride, chunk or divisor is too large", got=str(step), expected=f"at most {LARGEST_STEP}")
+        reject(
+            "limits",
+            "a stride, dilation, chunk or divisor is too large",
+            got=str(step),
+            expected=f"at most {LARGEST_STEP}",
+        )
 
 
 def _terms(predicate: Predicate) -> Iterator[Term]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedsl.constructors import causal, dilated, power, random_blocks, sink, sliding
+from sparsedsl.constructors import causal, power, random_blocks, sink, sliding
 from sparsedsl.errors import Unsupported, WrongValue
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
@@ -123,8 +123,6 @@ def test_refusals() -> None:
         certify(sliding(4), seq_len=100, residual=False)
     with pytest.raises(Unsupported, match="too large"):
         certify(random_blocks(1, 2) | sliding(2, ahead=1), seq_len=1 << 20, layers=28)
-    with pytest.raises(Unsupported, match="repeats too late"):
-        certify(dilated(2, 1 << 20), seq_len=100)
     with pytest.raises(Unsupported, match="no certificate is small enough"):
         certify((random_blocks(1, 2) | sliding(2)) & causal(), seq_len=1 << 20)
     with pytest.raises(Unsupported, match="too many"):

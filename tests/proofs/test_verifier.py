@@ -394,6 +394,7 @@ def test_texts_that_are_no_pattern(text: str) -> None:
         f"where(q // {LARGEST_STEP + 1} == 3) & causal()",
         f"random_blocks(block=1, count={1 << 30}, seed=0) & causal()",
         f"dilated(window={1 << 40}, dilation={1 << 30})",
+        f"dilated(window=3, dilation={1 << 40})",
     ],
 )
 def test_patterns_that_are_too_large(text: str) -> None:
