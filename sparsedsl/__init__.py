@@ -44,11 +44,13 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
     from sparsedsl.proofs.repair import repair
     from sparsedsl.proofs.synthesis import synthesise
     from sparsedsl.proofs.verdict import check
+    from sparsedsl.proofs.verifier import verify
 
     q: Symbol
     k: Symbol
@@ -56,11 +58,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Certificate",
     "Pattern",
     "PerHead",
     "SparseDSLError",
     "Stack",
     "causal",
+    "certify",
     "check",
     "chunked",
     "compile",
@@ -80,6 +84,7 @@ __all__ = [
     "sliding",
     "strided",
     "synthesise",
+    "verify",
     "where",
 ]
 
@@ -110,6 +115,14 @@ def __getattr__(name: str) -> object:
         from sparsedsl.proofs.depth.prover import prove
 
         return prove
+    if name in ("Certificate", "certify"):
+        from sparsedsl.proofs import certificate
+
+        return getattr(certificate, name)
+    if name == "verify":
+        from sparsedsl.proofs.verifier import verify
+
+        return verify
     if name == "compile":
         from sparsedsl.codegen.build import compile
 

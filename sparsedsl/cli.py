@@ -5,9 +5,11 @@
     sparsedsl synth --seq-len 131072 --layers 28 --max-depth 8
     sparsedsl flow "power_attention(block=256)" --layers 28 --alpha 0.9
     sparsedsl build "sliding(1024) | sink(4)" -o attention.py
+    sparsedsl check "power_attention()" --seq-len 131072 --layers 28 --certificate power.json
+    sparsedsl verify power.json
     sparsedsl patterns
 
-Exit status: 0 complete (or done), 1 incomplete (or no path, no proof, or nothing found), 2 bad usage, with one
+Exit status: 0 complete (or done), 1 incomplete (or no path, no proof, nothing found, rejected), 2 bad usage, with one
 error of five lines, 130 ended by Ctrl-C.
 """
 
@@ -19,13 +21,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sparsedsl.commands import build, check, flow, patterns, prove, synth
+from sparsedsl.commands import build, check, flow, patterns, prove, synth, verify
 from sparsedsl.commands.shared import BAD_USAGE
 from sparsedsl.errors import SparseDSLError, WrongValue
 from sparsedsl.progress import INTERRUPTED_STATUS
 
 # In the order in which --help lists them.
-COMMANDS = (check, prove, flow, synth, build, patterns)
+COMMANDS = (check, verify, prove, flow, synth, build, patterns)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -114,6 +114,10 @@ class StateMismatch(SparseDSLError):
     """A saved state that cannot be read, or that belongs to another request."""
 
 
+class Rejected(SparseDSLError):
+    """A certificate that does not prove what it claims; `where` names the step at which it fails."""
+
+
 class GeneratedModuleMismatch(SparseDSLError):
     """An emitted module that fails its own check against the dense oracle."""
 

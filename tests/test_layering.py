@@ -62,6 +62,11 @@ def imports(node: ast.AST, *, late: bool = False) -> Iterator[Import]:
         yield from imports(child, late=late)
 
 
+def is_verifier(path: PurePosixPath) -> bool:
+    """Whether the file is part of the verifier of certificates."""
+    return path.parts[0] == "proofs" and path.stem.startswith("verifier")
+
+
 def floor_of_file(path: PurePosixPath) -> str | None:
     """The floor of a file, given from the root; None outside the house."""
     top = path.parts[0]
@@ -100,10 +105,22 @@ def complaint(floor: str | None, found: Import) -> str | None:
     return None
 
 
+def verifier_complaint(found: Import) -> str | None:
+    """What an import of the verifier breaks: it shares no code with the provers, nor with the normal form."""
+    name = found.name
+    if name.startswith("sparsedsl.proofs") and not name.startswith("sparsedsl.proofs.verifier"):
+        return "the verifier must not import the prover"
+    if name.startswith("sparsedsl.normal"):
+        return "the verifier must not trust the normal form"
+    return None
+
+
 def violations(path: PurePosixPath, source: str) -> list[str]:
     """Every broken rule of one file, as `path:line: name: what it breaks`."""
     floor = floor_of_file(path)
     found = [(each, complaint(floor, each)) for each in imports(ast.parse(source))]
+    if is_verifier(path):
+        found += [(each, verifier_complaint(each)) for each, broken in found if not broken]
     return [f"{path}:{each.line}: {each.name}: {broken}" for each, broken in found if broken]
 
 
@@ -135,6 +152,9 @@ def test_imports_point_one_way() -> None:
         ("proofs/x.py", "try:\n    import networkx\nexcept ImportError: pass", "inside the function"),
         ("sparsedsl/cli.py", "from sparsedsl.proofs.verdict import check", "inside the function"),
         ("sparsedsl/__init__.py", "import torch", "face must not load torch"),
+        ("proofs/verifier.py", "from sparsedsl.proofs.bits import ones", "verifier must not import the prover"),
+        ("proofs/verifier_file.py", "def f(): import sparsedsl.proofs", "verifier must not import the prover"),
+        ("proofs/verifier.py", "from sparsedsl.normal import normalise", "verifier must not trust"),
     ],
 )
 def test_a_broken_rule_is_found(path: str, source: str, message: str) -> None:
@@ -150,6 +170,8 @@ def test_a_broken_rule_is_found(path: str, source: str, message: str) -> None:
         ("sparsedsl/__init__.py", "if TYPE_CHECKING: from sparsedsl.proofs.verdict import check"),
         ("sparsedsl/cli.py", "def f(): from sparsedsl.codegen.build import compile"),
         ("proofs/x.py", "from sparsedsl.errors import SparseDSLError\ndef f(): import networkx"),
+        ("proofs/verifier.py", "from sparsedsl.proofs.verifier_file import read\nfrom sparsedsl.rows import Rows"),
+        ("proofs/x.py", "from sparsedsl.proofs.verifier import verify"),
         ("codegen/x.py", "import torch, triton\nfrom sparsedsl.codegen.plan import Plan"),
     ],
 )
@@ -178,6 +200,16 @@ def loaded_by(program: str) -> set[str]:
 )
 def test_start_up_is_light(program: str) -> None:
     assert loaded_by(program) == set()
+
+
+def test_the_verifier_loads_no_prover() -> None:
+    """Not even by way of the ground floor: what it runs on is what it may import."""
+    program = "import sys, sparsedsl.proofs.verifier; print(*(each for each in sys.modules if 'sparsedsl' in each))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = [each for each in done.stdout.split() if each.startswith("sparsedsl.proofs.")]
+    assert loaded
+    assert all(each.startswith("sparsedsl.proofs.verifier") for each in loaded)
+    assert "sparsedsl.normal" not in done.stdout.split()
 
 
 @pytest.mark.parametrize("name", sorted(GPU_PACKAGES | SLOW_PACKAGES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from json import dumps
+from pathlib import Path
 
 from sparsedsl.commands.shared import DONE, NO, Commands, add_pattern, add_seq_len, resolved
 from sparsedsl.errors import WrongValue
@@ -19,15 +20,18 @@ def declare(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--path", type=int, nargs=2, metavar=("Q", "K"), help="show a path from Q to K instead")
     parser.add_argument("--repair", action="store_true", help="show the cheapest edits that complete it instead")
+    parser.add_argument("--certificate", metavar="FILE", help="write the answer with its evidence, for `verify`")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the verdict, a repair or a path; NO where the pattern is incomplete, or there is no path."""
+    """Print the verdict, a repair, a path or a certificate's claim; NO where it is incomplete, or there is no path."""
     if options.repair:
         return _repair(options)
     if options.path is not None:
         return _path(options)
+    if options.certificate is not None:
+        return _certificate(options)
     from sparsedsl.proofs.verdict import check
 
     verdict = check(
@@ -68,3 +72,29 @@ def _path(options: argparse.Namespace) -> int:
     else:
         print(path_report(q, k, path))
     return NO if path is None else DONE
+
+
+def _certificate(options: argparse.Namespace) -> int:
+    from sparsedsl.proofs.certificate import certify
+
+    found = certify(
+        resolved(options),
+        seq_len=options.seq_len,
+        layers=options.layers,
+        residual=not options.no_residual,
+    )
+    text = found.to_json()
+    try:
+        Path(options.certificate).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WrongValue(
+            "the certificate can't be written",
+            got=f"{options.certificate}: {error.strerror}",
+            expected="a file in a folder that exists and may be written",
+        ) from None
+    if options.json:
+        claim = {"pattern": found.pattern, "complete": found.complete, "layers": found.layers, "claim": str(found)}
+        print(dumps({**claim, "file": options.certificate, "bytes": len(text.encode())}))
+    else:
+        print(f"claim       {found}\nwrote       {options.certificate}, {len(text.encode())} bytes")
+    return DONE if found.complete else NO
