@@ -5,7 +5,7 @@ from __future__ import annotations
 KERNELS = '''
 @triton.jit(do_not_specialize=["q_len", "q_start"${rows_names}])
 def rows_kernel${p}(
-    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, ${rows_scalars}
+    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start,${rows_scalars}
     head_dim: tl.constexpr, D: tl.constexpr,
 ):
     """What the backward kernels ask of each row of a query tile, laid out tile by tile.
@@ -52,8 +52,8 @@ def add_dq${p}(
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"${class_names}])
 def dq_kernel${p}(
     ${dq_pointers}q_desc, k_desc, v_desc, do_desc, dq_ptr, ${before}row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group, ${class_scalars}head_dim: tl.constexpr,
-    D: tl.constexpr, PRECISION: tl.constexpr,
+    softmax_scale, q_len, k_len, q_start, heads, group,${class_scalars}
+    head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradient of one query tile of one head${of_class}."""
     BLOCK_M: tl.constexpr = ${dq_block_m}
@@ -103,8 +103,8 @@ def add_dkdv${p}(
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"${key_names}])
 def dkdv_kernel${p}(
     ${dkdv_pointers}q_desc, k_desc, v_desc, do_desc, ${dkdv_results}row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group, ${key_scalars}D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    softmax_scale, q_len, k_len, q_start, heads, group,${key_scalars}
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradients of one key tile of one key head${of_class}, summed over the query heads that share it."""
     BLOCK_M: tl.constexpr = ${dkdv_block_m}

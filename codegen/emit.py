@@ -80,7 +80,8 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         host.MAIN,
     ]
     holes["table_imports"] = templates.TABLE_IMPORTS if with_tables else ""
-    holes["cache_import"] = "from functools import lru_cache\n" if constants or with_tables else ""
+    caches = ["cache"] * bool(constants) + ["lru_cache"] * with_tables
+    holes["cache_import"] = f"from functools import {', '.join(caches)}\n" if caches else ""
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
     head = header(pattern, tiling, [(each.part, each.forward) for each in found])

@@ -54,8 +54,9 @@ def attend${p}(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"${class_names}])
 def forward_kernel${p}(
-    ${forward_pointers}q_desc, k_desc, v_desc, o_ptr, lse_ptr, ${before}scale, q_len, k_len, q_start, heads, group,
-    ${class_scalars}head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+    ${forward_pointers}q_desc, k_desc, v_desc, o_ptr, lse_ptr, ${before}scale, q_len, k_len, q_start, heads,
+    group,${class_scalars}
+    head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head${of_class}."""
     BLOCK_M: tl.constexpr = ${block_m}

@@ -58,7 +58,7 @@ def header(pattern: Pattern | PerHead, tiling: Tiling, parts: Sequence[tuple[Par
 def _order_line(part: Part) -> str:
     if part.step == 1:
         return "Order      identity: tiles hold neighbouring positions"
-    classes = "in all classes" if part.covers_all_rows else "in one class of each head"
+    classes = "all classes" if part.covers_all_rows else "one class of each head"
     return (
         f"Order      residue({part.step}): token t is rank t // {part.step} of class t % {part.step}; tiles hold "
         f"neighbouring ranks, {classes}"
@@ -66,7 +66,7 @@ def _order_line(part: Part) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 90 else f"{text[:80]}... (all of it in PATTERN)"
+    return text if len(text) <= 85 else f"{text[:60]}... (in full below)"
 
 
 def _program_lines(pattern: Pattern, program: Program, step: int) -> list[str]:

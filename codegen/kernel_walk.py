@@ -249,7 +249,7 @@ class Walker:
             else:
                 masks = ["None" if mask in (TRUE, FALSE) else self.masks.function(mask) for mask in program.masks.masks]
                 body = [f"return table_runs({self.tables.number(program.masks)}, ({', '.join(masks)}), i, key_tiles)"]
-            lines += [f"    {line}" for line in body]
+            lines += [piece for line in body for piece in broken(f"    {line}")]
         groups = []
         for kind in range(len(self.part.kinds)):
             heads = tuple(h for h, own in enumerate(self.part.kind_of) if own == kind) or None
@@ -279,12 +279,35 @@ def _what(mask: Predicate | None) -> str:
 
 
 def broken(line: str) -> list[str]:
-    """A line of source as lines of at most LINE columns: a comment at its spaces, a call inside its parentheses."""
-    indent = " " * (len(line) - len(line.lstrip()))
+    """A line of source as lines of at most LINE columns: a comment at its spaces, code inside its parentheses.
+
+    >>> broken("    longer = some_function(" + ", ".join(["argument"] * 12) + ")")[0]
+    '    longer = some_function('
+    >>> broken("sum = " + " + ".join(["(a * b)"] * 15))[0]
+    'sum = ('
+
+    """
+    text = line.lstrip()
+    indent = line[: len(line) - len(text)]
     if len(line) <= LINE:
         return [line]
-    if line.lstrip().startswith("#"):
-        return [f"{indent}# {piece}" for piece in wrap(line.lstrip()[2:], LINE - len(indent) - 2)]
-    head, _, rest = line.partition("(")
-    pieces = wrap(rest.removesuffix(")"), LINE - len(indent) - 4, break_long_words=False, break_on_hyphens=False)
-    return [f"{head}(", *(f"{indent}    {piece}" for piece in pieces), f"{indent})"]
+    if text.startswith("#"):
+        return [f"{indent}# {piece}" for piece in wrap(text[2:], LINE - len(indent) - 2)]
+    start = text.find("(")
+    end = _closing(text, start)
+    if text[end:] not in (")", "):"):
+        name, _, value = text.partition(" = ")
+        text, start = f"{name} = ({value})", len(name) + 3
+        end = len(text) - 1
+    inside = wrap(text[start + 1 : end], LINE - len(indent) - 4, break_long_words=False, break_on_hyphens=False)
+    return [f"{indent}{text[: start + 1]}", *(f"{indent}    {piece}" for piece in inside), f"{indent}{text[end:]}"]
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the parenthesis that opens at `start` closes."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    return len(text)

@@ -319,7 +319,7 @@ def launch_backward(
         for each in (q, k, v)
     ]
     # What the first part does not reach must be 0.
-    new = torch.${new_gradients} if q_start >= 0 and min(q.shape[2], k.shape[2]) >= ${first_step} else torch.zeros
+    new = ${new_gradients}
     so_far = [new(each.shape, dtype=torch.float32, device=each.device) for each in (q, k, v)]
     d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
     given = (d_out, d_lse, q, k, v, out, lse)

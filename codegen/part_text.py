@@ -127,7 +127,7 @@ class PartText:
             "key_heads": heads,
             "store_dkdv": store,
             "key_names": _quoted(names),
-            "key_scalars": _listed(names) + ("" if self.count == 1 else "head_dim: tl.constexpr, "),
+            "key_scalars": _listed([*names, *([] if self.count == 1 else ["head_dim: tl.constexpr"])]),
             "give_key_classes": _lines([values[name] for name in names], 16),
         }
 
@@ -173,17 +173,20 @@ def top_holes(parts: tuple[Part, ...]) -> Holes:
     return {
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
-        "new_gradients": "empty" if parts[0].covers_all_rows else "zeros",
-        "first_step": str(parts[0].step),
+        "new_gradients": (
+            f"torch.empty if q_start >= 0 and min(q.shape[2], k.shape[2]) >= {parts[0].step} else torch.zeros"
+            if parts[0].covers_all_rows
+            else "torch.zeros"
+        ),
     }
 
 
 def _quoted(names: list[str]) -> str:
-    return "".join(f', "{name}"' for name in names)
+    return ",\n    " + ", ".join(f'"{name}"' for name in names) if names else ""
 
 
 def _listed(names: list[str]) -> str:
-    return "".join(f"{name}, " for name in names)
+    return "\n    " + ", ".join(names) + "," if names else ""
 
 
 def _lines(items: list[str], indent: int) -> str:

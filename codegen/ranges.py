@@ -23,7 +23,7 @@ def range_lines(section: Section, names: Names, mask: str) -> list[str]:
 
 def _list_lines(run: Listed, names: Names, mask: str) -> list[str]:
     arguments = ", ".join([*list_arguments(run, names), *limits(run, names)])
-    return [f"runs += [(range(tile, tile + 1), {mask}) for tile in listed_tiles({arguments})]"]
+    return [f"for tile in listed_tiles({arguments}):", f"    runs.append((range(tile, tile + 1), {mask}))"]
 
 
 def _jump_lines(run: Jump, names: Names, mask: str) -> list[str]:

@@ -52,7 +52,7 @@ CONSTANTS = (
 ${constants})
 
 
-@lru_cache(maxsize=None)
+@cache
 def constants_on(device: torch.device) -> Tensor:
     """The constants on a device."""
     return torch.tensor(CONSTANTS, dtype=torch.int32, device=device)

@@ -35,7 +35,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "b99dd038ec19"
+DIGEST = "3679b115d6f2"
 
 
 @triton.jit
@@ -92,7 +92,8 @@ def attend(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def forward_kernel(
-    q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads, group,
+    q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads,
+    group,
     head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head."""
@@ -206,8 +207,8 @@ def add_dq(
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def dq_kernel(
     q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group, head_dim: tl.constexpr,
-    D: tl.constexpr, PRECISION: tl.constexpr,
+    softmax_scale, q_len, k_len, q_start, heads, group,
+    head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradient of one query tile of one head."""
     BLOCK_M: tl.constexpr = 64
@@ -291,8 +292,8 @@ def add_dkdv(
 @triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
 def dkdv_kernel(
     q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group, D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    softmax_scale, q_len, k_len, q_start, heads, group,
+    D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
     BLOCK_M: tl.constexpr = 64
@@ -978,7 +979,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_b99dd038ec19"), mutates_args=())
+@torch.library.custom_op(unused("attention_3679b115d6f2"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -995,7 +996,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_b99dd038ec19"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_3679b115d6f2"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
