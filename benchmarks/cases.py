@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor
@@ -72,6 +74,18 @@ def local_and_dilated_mask(window: int, keys: int, dilation: int) -> MaskMod:
     def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         distance = q - k
         return (q >= k) & ((distance < window) | ((distance < keys * dilation) & (distance % dilation == 0)))
+
+    return mask
+
+
+def longnet_mask(segments: Sequence[int], dilations: Sequence[int]) -> MaskMod:
+    """LongNet's levels (w, r): one segment of w, and the residue modulo r that the head owns."""
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        levels = [
+            (q // w == k // w) & (q % r == h % r) & (k % r == h % r) for w, r in zip(segments, dilations, strict=True)
+        ]
+        return (q >= k) & reduce(or_, levels)
 
     return mask
 

@@ -102,7 +102,7 @@ class Record:
         return Record(
             datetime.now(UTC).isoformat(timespec="seconds"),
             " ".join(["python -m benchmarks.attention", *arguments]),
-            _machine(),
+            machine(),
             {
                 "sparsedsl": sparsedsl.__version__,
                 "torch": torch.__version__,
@@ -133,18 +133,19 @@ class Record:
         return Record(**content)
 
 
-def _machine() -> dict[str, str]:
-    machine = {"system": f"{platform.system()} {platform.machine()}", "device": "CPU"}
+def machine() -> dict[str, str]:
+    """The device and its drivers."""
+    found = {"system": f"{platform.system()} {platform.machine()}", "device": "CPU"}
     if torch.cuda.is_available():
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, check=False)
-        machine |= {
+        found |= {
             "device": torch.cuda.get_device_name(),
             "driver": (answer.stdout.splitlines() or ["unknown"])[0],
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),
         }
-    return machine
+    return found
 
 
 # --- the table

@@ -57,9 +57,15 @@ class QueryTile:
     spans: list[tuple[int, int, Mask | None]]
 
     def keys(self, tensor: Tensor) -> Tensor:
-        """The rows of a key or value tensor that the tile reads, spans side by side."""
-        parts = [tensor[..., start:stop, :] for start, stop, _ in self.spans]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+        """The rows of a key or value tensor that the tile reads, spans side by side; neighbours need no copy."""
+        parts: list[tuple[int, int]] = []
+        for start, stop, _ in self.spans:
+            if parts and parts[-1][1] == start:
+                parts[-1] = (parts[-1][0], stop)
+            else:
+                parts.append((start, stop))
+        rows = [tensor[..., start:stop, :] for start, stop in parts]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, -2)
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """What to add to the scores [rows, keys]: 0, and -inf where a pair is dead; None where all tiles are FULL."""
@@ -93,6 +99,7 @@ def query_tiles(q_len: int, k_len: int, q_start: int, runs: RowRuns, block_m: in
                 if start < stop:
                     spans.append((start, stop, mask))
         if spans and first < last:
+            spans.sort(key=lambda span: span[0])
             yield QueryTile(slice(first - q_start, last - q_start), torch.arange(first, last), spans)
 
 

@@ -50,7 +50,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "c3233d38e690"
+DIGEST = "85ea6c9fba3f"
 
 
 @triton.jit
@@ -656,9 +656,15 @@ class QueryTile:
     spans: list[tuple[int, int, Mask | None]]
 
     def keys(self, tensor: Tensor) -> Tensor:
-        """The rows of a key or value tensor that the tile reads, spans side by side."""
-        parts = [tensor[..., start:stop, :] for start, stop, _ in self.spans]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+        """The rows of a key or value tensor that the tile reads, spans side by side; neighbours need no copy."""
+        parts: list[tuple[int, int]] = []
+        for start, stop, _ in self.spans:
+            if parts and parts[-1][1] == start:
+                parts[-1] = (parts[-1][0], stop)
+            else:
+                parts.append((start, stop))
+        rows = [tensor[..., start:stop, :] for start, stop in parts]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, -2)
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """What to add to the scores [rows, keys]: 0, and -inf where a pair is dead; None where all tiles are FULL."""
@@ -692,6 +698,7 @@ def query_tiles(q_len: int, k_len: int, q_start: int, runs: RowRuns, block_m: in
                 if start < stop:
                     spans.append((start, stop, mask))
         if spans and first < last:
+            spans.sort(key=lambda span: span[0])
             yield QueryTile(slice(first - q_start, last - q_start), torch.arange(first, last), spans)
 
 
@@ -1259,7 +1266,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_c3233d38e690"), mutates_args=())
+@torch.library.custom_op(unused("attention_85ea6c9fba3f"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1276,7 +1283,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_c3233d38e690"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_85ea6c9fba3f"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
