@@ -126,7 +126,7 @@ def measured(shape: Shape) -> Row:
     with torch.no_grad():
         forward = timed({each.name: each.forward(inputs) for each in (ours, peer)})
     backward = timed({each.name: each.backward(inputs) for each in (ours, peer)})
-    return Row(shape.name, length, peer.name, *forward, *backward, distance)
+    return Row(shape.name, length, peer.name, forward[0], forward[1], backward[0], backward[1], distance)
 
 
 def timed(calls: dict[str, Call]) -> list[float]:
