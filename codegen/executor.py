@@ -166,7 +166,7 @@ def forward(
             live = None
             if bias is not None:
                 live = (bias == 0).any(1)
-                bias = bias.repeat(b_q.shape[2] // rows, 1)
+                bias = bias.repeat(b_q.shape[2] // rows, 1) if b_q.shape[2] > rows else bias
             b_o, b_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 b_q, tile.keys(k_part), tile.keys(v_part), 0.0, False, attn_mask=bias, scale=scale
             )

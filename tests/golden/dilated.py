@@ -35,7 +35,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "ed9b785b44ba"
+DIGEST = "527261700da5"
 
 
 @triton.jit
@@ -511,7 +511,7 @@ def forward(
             live = None
             if bias is not None:
                 live = (bias == 0).any(1)
-                bias = bias.repeat(b_q.shape[2] // rows, 1)
+                bias = bias.repeat(b_q.shape[2] // rows, 1) if b_q.shape[2] > rows else bias
             b_o, b_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 b_q, tile.keys(k_part), tile.keys(v_part), 0.0, False, attn_mask=bias, scale=scale
             )
@@ -655,21 +655,21 @@ def backward_parts(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-CPU_BLOCK_M, CPU_BLOCK_N = 256, 64
+CPU_BLOCK_M, CPU_BLOCK_N = 128, 64
 
 
 def runs_of_kind_0(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
     """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""
     runs: list[tuple[range, Mask | None]] = []
-    home = 4 * i
-    start = max(home - 4, 0)
+    home = 2 * i
+    start = max(home - 6, 0)
     count = max(min(home - 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), None))
     start = max(home, 0)
-    count = max(min(home + 3, key_tiles - 1) - start + 1, 0)
+    count = max(min(home + 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_0.fn))
     start = max(home - 8, 0)
-    count = max(min(home - 5, key_tiles - 1) - start + 1, 0)
+    count = max(min(home - 7, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_1.fn))
     return runs
 
@@ -1020,7 +1020,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_ed9b785b44ba"), mutates_args=())
+@torch.library.custom_op(unused("attention_527261700da5"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1037,7 +1037,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_ed9b785b44ba"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_527261700da5"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:

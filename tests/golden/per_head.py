@@ -50,7 +50,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "85ea6c9fba3f"
+DIGEST = "32fa3c57d8f7"
 
 
 @triton.jit
@@ -99,11 +99,11 @@ def mask_5(q, k):
 
 @triton.jit
 def mask_6(q, k):
-    return ((q - k) >= 1024) & (((q - k) & ((q - k) - 1)) == 0)
+    return ((q - k) >= 512) & (((q - k) & ((q - k) - 1)) == 0)
 
 @triton.jit
 def mask_7(q, k):
-    return q - k == 512
+    return q - k == 256
 
 
 @triton.jit
@@ -765,7 +765,7 @@ def forward(
             live = None
             if bias is not None:
                 live = (bias == 0).any(1)
-                bias = bias.repeat(b_q.shape[2] // rows, 1)
+                bias = bias.repeat(b_q.shape[2] // rows, 1) if b_q.shape[2] > rows else bias
             b_o, b_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 b_q, tile.keys(k_part), tile.keys(v_part), 0.0, False, attn_mask=bias, scale=scale
             )
@@ -909,21 +909,21 @@ def backward_parts(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-CPU_BLOCK_M, CPU_BLOCK_N = 256, 64
+CPU_BLOCK_M, CPU_BLOCK_N = 128, 64
 
 
 def runs_of_kind_0(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
     """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""
     runs: list[tuple[range, Mask | None]] = []
-    home = 4 * i
-    start = max(home - 4, 0)
+    home = 2 * i
+    start = max(home - 6, 0)
     count = max(min(home - 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), None))
     start = max(home, 0)
-    count = max(min(home + 3, key_tiles - 1) - start + 1, 0)
+    count = max(min(home + 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_0.fn))
     start = max(home - 8, 0)
-    count = max(min(home - 5, key_tiles - 1) - start + 1, 0)
+    count = max(min(home - 7, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_1.fn))
     return runs
 
@@ -931,20 +931,20 @@ def runs_of_kind_0(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
 def runs_of_kind_1(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
     """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""
     runs: list[tuple[range, Mask | None]] = []
-    home = 4 * i
-    origin = home + 3
-    for jump in (16 * 2**t for t in range(27)):
+    home = 2 * i
+    origin = home + 1
+    for jump in (8 * 2**t for t in range(28)):
         if origin - jump < 0:
             break
-        runs.append((range(max(origin - jump - 3, 0), origin - jump + 1), mask_6.fn))
-    start = max(home + 3, 0)
-    count = max(min(home + 3, key_tiles - 1) - start + 1, 0)
+        runs.append((range(max(origin - jump - 1, 0), origin - jump + 1), mask_6.fn))
+    start = max(home + 1, 0)
+    count = max(min(home + 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_3.fn))
-    start = max(home - 7, 0)
-    count = max(min(home + 2, key_tiles - 1) - start + 1, 0)
+    start = max(home - 3, 0)
+    count = max(min(home, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_3.fn))
-    start = max(home - 8, 0)
-    count = max(min(home - 8, key_tiles - 1) - start + 1, 0)
+    start = max(home - 4, 0)
+    count = max(min(home - 4, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_7.fn))
     return runs
 
@@ -952,7 +952,7 @@ def runs_of_kind_1(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
 def runs_of_kind_2(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
     """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""
     runs: list[tuple[range, Mask | None]] = []
-    home = 4 * i
+    home = 2 * i
     start = 0
     count = max(min(home - 1, min(key_tiles, 1) - 1) - start + 1, 0)
     runs.append((range(start, start + count), None))
@@ -1266,7 +1266,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_85ea6c9fba3f"), mutates_args=())
+@torch.library.custom_op(unused("attention_32fa3c57d8f7"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1283,7 +1283,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_85ea6c9fba3f"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_32fa3c57d8f7"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:

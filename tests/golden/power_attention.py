@@ -35,7 +35,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "2b7c353167d5"
+DIGEST = "aad84dc166e5"
 
 
 @triton.jit
@@ -516,7 +516,7 @@ def forward(
             live = None
             if bias is not None:
                 live = (bias == 0).any(1)
-                bias = bias.repeat(b_q.shape[2] // rows, 1)
+                bias = bias.repeat(b_q.shape[2] // rows, 1) if b_q.shape[2] > rows else bias
             b_o, b_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 b_q, tile.keys(k_part), tile.keys(v_part), 0.0, False, attn_mask=bias, scale=scale
             )
@@ -660,26 +660,27 @@ def backward_parts(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-CPU_BLOCK_M, CPU_BLOCK_N = 256, 64
+CPU_BLOCK_M, CPU_BLOCK_N = 128, 64
 
 
 def runs_of_kind_0(i: int, key_tiles: int) -> list[tuple[range, Mask | None]]:
     """The key tiles that query tile i reads on the CPU, each range with its mask; None is FULL."""
     runs: list[tuple[range, Mask | None]] = []
-    home = 4 * i
+    place = i % 2
+    home = 4 * (i // 2)
     start = 0
-    count = max(min(home - 1, min(key_tiles, 4) - 1) - start + 1, 0)
+    count = max(min(home + 2 * place - 1, min(key_tiles, 4) - 1) - start + 1, 0)
     runs.append((range(start, start + count), None))
     start = max(home - 16, max(0, 4))
-    count = max(min(home - 1, key_tiles - 1) - start + 1, 0)
+    count = max(min(home + 2 * place - 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), None))
     origin = home + 3
     for jump in (32 * 2**t for t in range(26)):
         if origin - jump < max(0, 4):
             break
         runs.append((range(max(origin - jump - 3, max(0, 4)), origin - jump + 1), None))
-    start = max(home, 0)
-    count = max(min(home + 3, key_tiles - 1) - start + 1, 0)
+    start = max(home + 2 * place, 0)
+    count = max(min(home + 2 * place + 1, key_tiles - 1) - start + 1, 0)
     runs.append((range(start, start + count), mask_0.fn))
     return runs
 
@@ -986,7 +987,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_2b7c353167d5"), mutates_args=())
+@torch.library.custom_op(unused("attention_aad84dc166e5"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1003,7 +1004,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_2b7c353167d5"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_aad84dc166e5"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -34,7 +34,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(random_blocks(block=64, count=3, seed=0) | sliding(128)) & causal()'
-DIGEST = "5f1f5ad71a79"
+DIGEST = "773b3de0e455"
 
 
 @triton.jit
@@ -478,7 +478,7 @@ def forward(
             live = None
             if bias is not None:
                 live = (bias == 0).any(1)
-                bias = bias.repeat(b_q.shape[2] // rows, 1)
+                bias = bias.repeat(b_q.shape[2] // rows, 1) if b_q.shape[2] > rows else bias
             b_o, b_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 b_q, tile.keys(k_part), tile.keys(v_part), 0.0, False, attn_mask=bias, scale=scale
             )
@@ -1137,7 +1137,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_5f1f5ad71a79"), mutates_args=())
+@torch.library.custom_op(unused("attention_773b3de0e455"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1154,7 +1154,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_5f1f5ad71a79"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_773b3de0e455"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
