@@ -22,6 +22,11 @@ class Constants:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
+    @property
+    def size(self) -> int:
+        """How many numbers it holds; a kernel reads each as int32."""
+        return self._size
+
     def numbers(self, values: Sequence[int], why: str) -> int:
         """Where these numbers stand; equal lists stand once."""
         key = tuple(values)

@@ -33,7 +33,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         Unsupported: random choices finer than any tile.
     """
     parts = plan(pattern).parts
-    tiling, cpu_tiles = _fitted(parts, tiling)
+    tiling, cpu_tiles = fitted_tiling(parts, tiling)
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
@@ -90,7 +90,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 
 
-def _fitted(parts: tuple[Part, ...], tiling: Tiling) -> tuple[Tiling, Tiles]:
+def fitted_tiling(parts: tuple[Part, ...], tiling: Tiling) -> tuple[Tiling, Tiles]:
     """The tilings of the kernels and of the CPU road, made smaller where random choices ask for it."""
     cpu = CPU_TILES
     for kind in (kind for part in parts for kind in part.kinds):

@@ -29,6 +29,8 @@ class PartSource:
     launches: str
     cpu_runs: str
     cpu_part: str
+    # The kernels, of forward, dq and dkdv, that look numbers up in the module's constants.
+    look_up: tuple[str, ...]
 
     @property
     def ahead(self) -> bool:
@@ -63,7 +65,8 @@ def part_source(
     holes = {**sizes, **walks, **own, **_pointer_holes(walks, tiling, text), **_set_up_holes(walks)}
     kernels = filled(forward_text.KERNEL, holes) + filled(backward_text.KERNELS, holes)
     launches = filled(launch_text.PART_IN_CLASSES if text.in_classes else launch_text.PART, holes)
-    return PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part)
+    look_up = tuple(name for name in ("forward", "dq", "dkdv") if "constants" in holes[f"{name}_pointers"])
+    return PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up)
 
 
 def filled(text: str, holes: dict[str, str]) -> str:

@@ -54,10 +54,22 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """What was weighed: tiles that a query tile visits in identity order, and in parts with what merging costs."""
+
+    identity: float
+    parts: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Disjoint parts, together the whole pattern; the last one covers all rows."""
+    """Disjoint parts, together the whole pattern; the last one covers all rows.
+
+    `costs` are those of the first kind of heads; None where no other order was to be had.
+    """
 
     parts: tuple[Part, ...]
+    costs: Costs | None = None
 
 
 def plan(pattern: Pattern | PerHead) -> Plan:
@@ -71,13 +83,14 @@ def plan(pattern: Pattern | PerHead) -> Plan:
     kind_of = () if isinstance(pattern, Pattern) else tuple(kinds.index(head) for head in heads)
     found = [_parts(kind) for kind in kinds]
     shared = _shared(found)
-    if not shared or _cost(found[0]) > GAIN * _tiles(kinds[0], LENGTH):
-        return Plan((Part(1, kinds, kind_of, ((0,),)),))
+    costs = Costs(_tiles(kinds[0], LENGTH), _cost(found[0])) if shared else None
+    if costs is None or costs.parts > GAIN * costs.identity:
+        return Plan((Part(1, kinds, kind_of, ((0,),)),), costs)
     parts = []
     for place, (step, each) in enumerate(shared):
         classes = tuple(found[kinds.index(head)][place].classes for head in heads)
         parts.append(Part(step, (each,), (), classes if len(set(classes)) > 1 else classes[:1]))
-    return Plan(tuple(parts))
+    return Plan(tuple(parts), costs)
 
 
 class Share(NamedTuple):

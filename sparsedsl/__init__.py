@@ -5,8 +5,8 @@
 >>> sd.parse(str(pattern)) == pattern
 True
 
-Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise` and
-`compile` are imported on first use.
+Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise`,
+`compile` and `explain` are imported on first use.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.codegen.explain import explain
     from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
@@ -71,6 +72,7 @@ __all__ = [
     "cycle",
     "dilated",
     "empty",
+    "explain",
     "flow",
     "full",
     "offsets",
@@ -127,6 +129,10 @@ def __getattr__(name: str) -> object:
         from sparsedsl.codegen.build import compile
 
         return compile
+    if name == "explain":
+        from sparsedsl.codegen.explain import explain
+
+        return explain
     raise AttributeError(f"module 'sparsedsl' has no attribute {name!r}")
 
 

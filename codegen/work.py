@@ -1,0 +1,165 @@
+"""What the kernels of a plan do at one length: pairs, FLOPs, bytes and memory, batch 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparsedsl.codegen.explanation import Bytes, Kernel
+from sparsedsl.codegen.part_source import PartSource
+from sparsedsl.codegen.table_masks import TableMasks
+from sparsedsl.codegen.tile_counts import part_pairs, ranks, sequences, table_numbers, tile_counts
+from sparsedsl.codegen.tiling import Tiles, Tiling
+
+# Matrix products over a tile: scores and output; scores, dp and dq; scores, dv, dp and dk.
+PRODUCTS = {"forward": 2, "dq": 3, "dkdv": 4}
+# By convention: five products backward, where one kernel would do it all.
+USEFUL = {"forward": 2, "backward": 5}
+FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The shapes of a call, batch 1; `width` is the head dim that kernels compute with."""
+
+    seq_len: int
+    heads: int
+    key_heads: int
+    head_dim: int
+    element: int
+
+    @property
+    def width(self) -> int:
+        """The next power of two."""
+        return 1 << (self.head_dim - 1).bit_length()
+
+    @property
+    def rows(self) -> int:
+        """Query rows of all heads."""
+        return self.heads * self.seq_len
+
+    @property
+    def q_bytes(self) -> int:
+        """Of q, the output, and their gradients."""
+        return self.rows * self.head_dim * self.element
+
+    @property
+    def k_bytes(self) -> int:
+        """Of k, of v, and of their gradients."""
+        return self.key_heads * self.seq_len * self.head_dim * self.element
+
+    @property
+    def lse_bytes(self) -> int:
+        """Of a float32 number for each query row."""
+        return self.rows * FLOAT32
+
+
+def kernels_of(
+    source: PartSource, tiling: Tiling, patterns: Sequence[TableMasks], inputs: Inputs
+) -> tuple[Kernel, ...]:
+    """The three kernels of a part; what they load is counted tile by tile, as if no cache kept anything.
+
+    `patterns` are those of the module that a table tells.
+    """
+    part = source.part
+    live = part_pairs(part, inputs.heads, inputs.seq_len)
+    row = inputs.head_dim * inputs.element
+    found = []
+    for name, tiles in (("forward", source.forward_tiles), ("dq", tiling.dq), ("dkdv", tiling.dkdv)):
+        counts = tile_counts(part, tiles, inputs.heads, inputs.seq_len)
+        own = counts.own if name != "dkdv" else _key_tiles(source, tiles, inputs)
+        executed = counts.visited * tiles.block_m * tiles.block_n
+        loaded = {
+            "forward": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
+            "dq": own * tiles.block_m * 2 * (row + FLOAT32) + counts.visited * 2 * tiles.block_n * row,
+            "dkdv": own * tiles.block_n * 2 * row + counts.visited * 2 * tiles.block_m * (row + FLOAT32),
+        }[name]
+        found.append(
+            Kernel(
+                name=name,
+                block_m=tiles.block_m,
+                block_n=tiles.block_n,
+                own=own,
+                full=counts.full,
+                partial=counts.partial,
+                executed=executed,
+                waste=executed / live if live else 0.0,
+                flops=2 * PRODUCTS[name] * inputs.width * executed,
+                loaded=loaded,
+                constants=name in source.look_up,
+                table=FLOAT32 * table_numbers(part, tiles, patterns, inputs.heads, inputs.seq_len),
+            )
+        )
+    return tuple(found)
+
+
+def _key_tiles(source: PartSource, tiles: Tiles, inputs: Inputs) -> int:
+    """The key tiles of all key heads and classes; each has a program, read by anybody or not."""
+    step = source.part.step
+    lengths = (ranks(inputs.seq_len, step, residue) for residue in range(min(step, inputs.seq_len)))
+    return inputs.key_heads * sum(-(-length // tiles.block_n) for length in lengths)
+
+
+def useful_flops(direction: str, live_pairs: int, inputs: Inputs) -> int:
+    """Multiplications and additions on live pairs: 4 · head dim forward, 10 · head dim backward."""
+    return 2 * USEFUL[direction] * inputs.head_dim * live_pairs
+
+
+def floor_bytes(direction: str, inputs: Inputs) -> int:
+    """Every input read once, every result written once."""
+    if direction == "forward":
+        return 2 * inputs.q_bytes + 2 * inputs.k_bytes + inputs.lse_bytes
+    return 4 * inputs.q_bytes + 4 * inputs.k_bytes + 2 * inputs.lse_bytes
+
+
+def merged_bytes(direction: str, sources: Sequence[PartSource], inputs: Inputs) -> int:
+    """What several parts write and read in float32 beside the results."""
+    total = 0
+    for number, source in enumerate(sources):
+        written = _row_count(source, inputs) * inputs.head_dim
+        if direction == "backward":
+            written += 2 * inputs.key_heads * inputs.seq_len * inputs.head_dim
+        total += FLOAT32 * written * ((number < len(sources) - 1) + (number > 0))
+    return total
+
+
+def row_bytes(sources: Sequence[PartSource], inputs: Inputs) -> int:
+    """What the kernel before dq moves: it reads the output, its gradient, and two numbers a row, and writes two."""
+    return sum(_row_count(source, inputs) * (2 * inputs.head_dim * inputs.element + 4 * FLOAT32) for source in sources)
+
+
+def result_bytes(direction: str, inputs: Inputs) -> int:
+    """What the last part writes."""
+    if direction == "forward":
+        return inputs.q_bytes + inputs.lse_bytes
+    return inputs.q_bytes + 2 * inputs.k_bytes
+
+
+def _row_count(source: PartSource, inputs: Inputs) -> int:
+    return sum(each.length * each.count for each in sequences(source.part, inputs.heads, inputs.seq_len))
+
+
+def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables: int, inputs: Inputs) -> list[Bytes]:
+    """The tensors that live together when the pass needs the most; backward holds what forward left."""
+    q, k, lse = inputs.q_bytes, inputs.k_bytes, inputs.lse_bytes
+    found = [Bytes("q", q), Bytes("k", k), Bytes("v", k), Bytes("output", q), Bytes("log-sum-exp", lse)]
+    if direction == "backward":
+        found += [Bytes("output's gradient", q), Bytes("log-sum-exp's gradient", lse)]
+        found += [Bytes("dq", q), Bytes("dk", k), Bytes("dv", k)]
+        rows = max(_row_padded(source, tiling.dq, inputs) for source in sources)
+        found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
+    if len(sources) > 1:
+        ratio = FLOAT32 / inputs.element
+        if direction == "forward":
+            found.append(Bytes("output so far, float32", int(q * ratio)))
+        else:
+            found.append(Bytes("dq, dk and dv so far, float32", int((q + 2 * k) * ratio)))
+    return [*found, Bytes("tables of tiles", tables)] if tables else found
+
+
+def _row_padded(source: PartSource, tiles: Tiles, inputs: Inputs) -> int:
+    """The rows of the query tiles of a launch: all classes that are equally long."""
+    by_length: dict[int, int] = {}
+    for each in sequences(source.part, inputs.heads, inputs.seq_len):
+        by_length[each.length] = by_length.get(each.length, 0) + each.count
+    return max(-(-length // tiles.block_m) * tiles.block_m * count for length, count in by_length.items())
