@@ -12,7 +12,7 @@ from sparsedsl.codegen.gpus import Gpu, gpu_named
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import PartSource, part_source
 from sparsedsl.codegen.plan import GAIN, LENGTH, TILE, Costs, plan
-from sparsedsl.codegen.predict import dense_ms, matrix_ms, memory_ms, predicted_ms
+from sparsedsl.codegen.predict import dense_ms, launch_ms, matrix_ms, memory_ms, predicted_ms
 from sparsedsl.codegen.programs import Program, TableProgram
 from sparsedsl.codegen.runs import Listed
 from sparsedsl.codegen.terms import predicate_source
@@ -251,5 +251,6 @@ def _pass(
         matrix_ms=matrix_ms(gpu, dtype, useful),
         memory_ms=memory_ms(gpu, floor),
         predicted_ms=predicted_ms(gpu, direction, kernels, len(parts), merged, inputs),
+        launch_ms=launch_ms(gpu, direction, len(parts)),
         dense_ms=None if dense_pairs is None else dense_ms(gpu, direction, dense_pairs, inputs),
     )

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from textwrap import fill
 
 from sparsedsl.codegen.explanation import Bytes, Choice, ExplainedLayer, Explanation, Kernel, Kind, PartOfPlan, Pass
+from sparsedsl.errors import clipped
 
 WIDTH = 118
-PATTERN_WIDTH = 100
+PATTERN_WIDTH, RUN_WIDTH = 100, 200
 # Lines of runs, and heads or layers, that are listed.
 RUNS_SHOWN, NUMBERS_SHOWN = 8, 12
-KERNELS = {"forward": "forward", "dq": "dq", "dkdv": "dk, dv"}
+KERNELS = {"forward": "forward", "dq": "dq", "dkdv": "dk/dv"}
 ROADS = {
     "loops": "loops by arithmetic, no table",
     "lists": "loops, some over lists of tiles in the module's constants",
@@ -60,7 +61,7 @@ def _layer(layer: ExplainedLayer, found: Explanation) -> list[tuple[str, str]]:
 
 def _plan(choice: Choice, parts: int, step: int) -> str:
     if choice.identity is None or choice.parts is None:
-        return "1 part in identity order: the pattern offers no other order"
+        return "1 part in identity order: no other order fits the whole pattern"
     cost = (
         f"{choice.parts:.4g} tiles a query tile, {choice.identity:.4g} in identity order "
         f"({choice.tile} x {choice.tile}, {number(choice.tokens)} tokens)"
@@ -80,16 +81,20 @@ def _part(part: PartOfPlan, place: int, parts: int) -> list[tuple[str, str]]:
     )
     rows = [(f"part {place}" if parts > 1 else "order", order)]
     for kind in part.kinds:
-        rows += _kind(kind, len(part.kinds), named=parts > 1 or part.step > 1 or len(part.kinds) > 1)
+        where = " over ranks" if part.step > 1 else ""
+        named = parts > 1 or part.step > 1 or len(part.kinds) > 1
+        rows += _kind(kind, len(part.kinds), shortened(kind.pattern) + where if named else "")
     rows += [(f"  {KERNELS[kernel.name]}", _kernel(kernel)) for kernel in part.kernels]
     return rows
 
 
-def _kind(kind: Kind, kinds: int, *, named: bool) -> list[tuple[str, str]]:
-    owners = f"heads {listed(kind.heads)}: " if kinds > 1 else ""
-    rows = [("  pairs", owners + shortened(kind.pattern))] if named else []
+def _kind(kind: Kind, kinds: int, name: str) -> list[tuple[str, str]]:
+    owners = f"{'head' if len(kind.heads) == 1 else 'heads'} {listed(kind.heads)}: " if kinds > 1 else ""
+    rows = [("  pairs", owners + name)] if name else []
     rows.append(("  road", ROADS[kind.road]))
-    rows += [("    walks" if not place else "", run) for place, run in enumerate(kind.runs[:RUNS_SHOWN])]
+    rows += [
+        ("    walks" if not place else "", clipped(run, RUN_WIDTH)) for place, run in enumerate(kind.runs[:RUNS_SHOWN])
+    ]
     more = len(kind.runs) - RUNS_SHOWN
     return [*rows, ("", f"and {more} more loops")] if more > 0 else rows
 
@@ -112,8 +117,9 @@ def _live(layer: ExplainedLayer) -> str:
 def _constants(layer: ExplainedLayer) -> str:
     if not layer.constants:
         return "none"
-    readers = sorted({KERNELS[k.name] for part in layer.parts for k in part.kernels if k.constants})
-    return f"{number(layer.constants)} numbers, {size(4 * layer.constants)}, read by {' and '.join(readers) or 'none'}"
+    readers = dict.fromkeys(KERNELS[each.name] for part in layer.parts for each in part.kernels if each.constants)
+    text = f"{number(layer.constants)} numbers, {size(4 * layer.constants)}"
+    return f"{text}, read by {', '.join(readers)}" if readers else f"{text}, read on the CPU only"
 
 
 def _flops(each: Pass) -> str:
@@ -141,8 +147,9 @@ def _time(each: Pass) -> str:
         floor = f"{milliseconds(each.floor_ms)} at least ({by})"
     if each.predicted_ms is None:
         return f"{floor}; kernels of this shape were not measured"
-    text = f"{milliseconds(each.predicted_ms)} predicted, {floor}"
-    if each.dense_ms is None:
+    by_host = each.predicted_ms <= each.launch_ms
+    text = f"{milliseconds(each.predicted_ms)} predicted{' (launches)' if by_host else ''}, {floor}"
+    if each.dense_ms is None or by_host:
         return text
     faster = each.dense_ms / each.predicted_ms
     return f"{text}; dense causal cuDNN {milliseconds(each.dense_ms)}, {faster:.3g}x as long"

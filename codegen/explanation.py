@@ -76,7 +76,7 @@ class Pass:
     `useful_flops` counts live pairs, 4 · head dim each, 2.5 times that backward. `floor_bytes` reads and writes each
     tensor once; `loaded_bytes` is what the kernels load and store, `merged_bytes` the share of it that merging parts
     costs. `matrix_ms` and `memory_ms` are floors of any kernel, from the ceilings; `predicted_ms` is for ours;
-    `dense_ms` is dense causal attention through cuDNN.
+    `launch_ms` is what the host takes to launch them; `dense_ms` is dense causal attention through cuDNN.
     """
 
     useful_flops: int
@@ -87,6 +87,7 @@ class Pass:
     matrix_ms: float | None
     memory_ms: float
     predicted_ms: float | None
+    launch_ms: float
     dense_ms: float | None
 
     @property

@@ -41,7 +41,12 @@ def predicted_ms(
         if cost is None or inputs.element != 2:
             return None
         total += ((kernel.full + kernel.partial) * cost.visited + kernel.own * cost.own) / 1e6
-    return max(total, gpu.call[direction == "backward"] * parts)
+    return max(total, launch_ms(gpu, direction, parts))
+
+
+def launch_ms(gpu: Gpu, direction: str, parts: int) -> float:
+    """What the host takes for a call, however short the sequence."""
+    return parts * gpu.call[("forward", "backward").index(direction)]
 
 
 def dense_ms(gpu: Gpu, direction: str, pairs: int, inputs: Inputs) -> float | None:
