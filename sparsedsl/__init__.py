@@ -5,8 +5,8 @@
 >>> sd.parse(str(pattern)) == pattern
 True
 
-Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise` and
-`compile` are imported on first use.
+Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise`, `compile`
+and `nn` are imported on first use.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sympy import Symbol
 
     from sparsedsl.codegen.build import compile
+    from sparsedsl.integrations import nn
     from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
@@ -73,6 +74,7 @@ __all__ = [
     "empty",
     "flow",
     "full",
+    "nn",
     "offsets",
     "parse",
     "per_head",
@@ -127,6 +129,10 @@ def __getattr__(name: str) -> object:
         from sparsedsl.codegen.build import compile
 
         return compile
+    if name == "nn":
+        from sparsedsl.integrations import nn
+
+        return nn
     raise AttributeError(f"module 'sparsedsl' has no attribute {name!r}")
 
 

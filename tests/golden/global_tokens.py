@@ -36,7 +36,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "4bddb84c40b9"
+DIGEST = "fff4dad2bfdf"
 
 
 @triton.jit
@@ -963,6 +963,16 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: 
         )
 
 
+def autocast(each: Tensor) -> Tensor:
+    """The tensor in autocast's type where that is on, as torch's own attention takes it; float64 stays."""
+    device = each.device.type if isinstance(each, Tensor) else ""
+    if device not in ("cuda", "cpu") or not torch.is_autocast_enabled(device):
+        return each
+    if not each.is_floating_point() or each.dtype == torch.float64:
+        return each
+    return each.to(torch.get_autocast_dtype(device))
+
+
 def unused(name: str) -> str:
     """The name, or with a number where another module of this process has an operator of that name."""
     number, found = 1, name
@@ -972,7 +982,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_4bddb84c40b9"), mutates_args=())
+@torch.library.custom_op(unused("attention_fff4dad2bfdf"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -989,7 +999,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_4bddb84c40b9"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_fff4dad2bfdf"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1050,12 +1060,14 @@ def attention(
         Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
     Units
         Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
-        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients.
+        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
+        inputs are cast, as those of scaled_dot_product_attention are.
     Cost
         Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
     Raises
         InputError: shapes, types, devices or positions that do not fit.
     """
+    q, k, v = autocast(q), autocast(k), autocast(v)
     check_inputs(q, k, v, scale, q_start)
     start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
     factor = q.shape[-1] ** -0.5 if scale is None else scale
