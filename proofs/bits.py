@@ -9,6 +9,9 @@ from functools import lru_cache
 from sparsedsl.integers import IntegerSet
 from sparsedsl.segments import repeated, rotated
 
+# So many steps are counted one by one.
+FEW_STEPS = 8
+
 
 def ones(length: int) -> int:
     """{0, ..., length - 1}; empty where the length is 0 or less."""
@@ -122,23 +125,27 @@ def _unions(
 
 
 def _doubled(sets: Sequence[int], step: int, runs: Sequence[Run], limits: Sequence[int]) -> Iterator[tuple[Run, int]]:
-    """The unions of runs from tables of 1, 2, 4, ... terms."""
+    """The unions of runs from tables of 1, 2, 4, ... terms, which have the entries that are needed."""
     classes, longest = len(sets), max(limits)
-    by_level: dict[int, list[Run]] = defaultdict(list)
+    # Two entries of 2**level terms, overlapping, cover the terms of a run: level -> (run, distance of the second).
+    by_level: dict[int, list[tuple[Run, int]]] = defaultdict(list)
+    needed: dict[int, set[int]] = defaultdict(set)
     for s, count in runs:
-        by_level[count.bit_length() - 1].append((s, count))
+        level = count.bit_length() - 1
+        rest = step * (count - (1 << level))
+        by_level[level].append(((s, count), rest))
+        needed[level] |= {s, (s - rest) % classes}
+    top = max(by_level, default=0)
+    for level in range(top, 0, -1):
+        hop = step << (level - 1)
+        needed[level - 1] |= needed[level] | ({(s - hop) % classes for s in needed[level]} if hop < longest else set())
     # Invariant: table[s] = union of sets[s - step·i] + step·i over i < 2**level.
-    table = list(sets)
-    for level in range(max(by_level, default=-1) + 1):
-        if level:
-            hop = step << (level - 1)
-            table = [
-                _below(table[s] | table[(s - hop) % classes] << hop, limits[s]) if hop < longest else table[s]
-                for s in range(classes)
-            ]
-        for s, count in by_level.get(level, ()):
-            # Two tables of 2**level terms, overlapping, cover `count` terms.
-            rest = step * (count - (1 << level))
+    table = {s: sets[s] for s in needed[0]}
+    for level in range(top + 1):
+        hop = step << (level - 1) if level else longest
+        if hop < longest:
+            table = {s: _below(table[s] | table[(s - hop) % classes] << hop, limits[s]) for s in needed[level]}
+        for (s, count), rest in by_level.get(level, ()):
             more = table[(s - rest) % classes] << rest if 0 < rest < limits[s] else 0
             yield (s, count), table[s] | more
 
@@ -169,6 +176,8 @@ def steps_below(bits: int, end: int, period: int) -> int:
         8
 
     """
+    if end < FEW_STEPS * period:
+        return sum((bits & ones(end - period * t + 1)).bit_count() for t in range(end // period + 1))
     count = bits.bit_count()
     total = count * end - position_sum(bits)
     # total is the sum of end - d; take off the rests (end - d) mod period, digit by digit.

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from itertools import pairwise
 from math import gcd, lcm
 from typing import TYPE_CHECKING
@@ -124,6 +124,7 @@ class NormalForm:
             bool(row & ahead & _distances_between(q_piece, k_piece))
             for (q_piece, k_piece), cell in self.pieces()
             for row in cell.rows
+            if row and row.minimum <= ahead.maximum
         )
 
     def pieces(self) -> Iterator[tuple[tuple[tuple[int, int], tuple[int, int]], Periodic]]:
@@ -310,15 +311,9 @@ def _in_units(term: Term, unit: int) -> Term:
 def _build(predicate: Predicate, unit: int) -> NormalForm:
     match predicate:
         case AllOf(parts):
-            result = _single(ALL, unit)
-            for part in parts:
-                result = _both(result, _build(part, unit))
-            return result
+            return reduce(_both, _by_period(parts, unit)) if parts else _single(ALL, unit)
         case AnyOf(parts):
-            result = _single(NOTHING, unit)
-            for part in parts:
-                result = _either(result, _build(part, unit))
-            return result
+            return reduce(_either, _by_period(parts, unit)) if parts else _single(NOTHING, unit)
         case Member(term, members):
             if predicate == Member(Binary("-", Q, K), _BACK):
                 return replace(_single(BACK, unit), cut=unit > 1)
@@ -329,6 +324,11 @@ def _build(predicate: Predicate, unit: int) -> NormalForm:
             raise _NotPeriodic("a seeded random choice")
         case Comparison() | Negation():
             raise _NotPeriodic(predicate_text(predicate))
+
+
+def _by_period(parts: tuple[Predicate, ...], unit: int) -> list[NormalForm]:
+    # The short ones first: what they make together has fewer rows than the long ones.
+    return sorted((_build(part, unit) for part in parts), key=lambda form: form.period)
 
 
 def _single(cell: Periodic, unit: int) -> NormalForm:
