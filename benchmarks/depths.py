@@ -5,8 +5,8 @@
 
 Run from the root of a checkout; needs no GPU. For every pattern of tests/proofs/depth/families.py: the proof is
 verified; its bounds are compared with a search over boolean matrices at each length from 2 to 512, and with `check`
-at 20 lengths up to 131072 (the shorter ones alone where `check` would take more than a minute for them); and the command
-is timed as a whole process, in seconds of CPU time. Exit status: 0; 1 if anything disagreed.
+at 20 lengths up to 131072 (the shorter ones alone where `check` would take more than a minute for them); and the
+command is timed as a whole process, in seconds of CPU time. Exit status: 0; 1 if anything disagreed.
 """
 
 from __future__ import annotations
