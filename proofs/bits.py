@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 
 from sparsedsl.integers import IntegerSet
 from sparsedsl.segments import repeated, rotated
+
+# So many steps are counted one by one.
+FEW_STEPS = 8
 
 
 def ones(length: int) -> int:
@@ -73,36 +76,78 @@ def sums(sets: Sequence[int], rows: Sequence[Sequence[tuple[int, int, int]]], li
         One hop of D leads from class s to class (s - D) mod P, so the result is what s sees through one hop.
     Cost
         Let n = max limits. Time O(P · n / 64 · (progressions + log2 of the longest)), memory O(P · n / 8) bytes:
-        the progressions with the same step share tables of 1, 2, 4, ... terms.
+        the progressions with the same step share tables of 1, 2, 4, ... terms, or grow from one another.
 
     """
     classes = len(sets)
     results = [0] * classes
-    # step -> level -> (class, place of the first of 2**level terms)
-    wanted: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    # step -> (class of the first term, number of terms) -> (class, place of the first term)
+    wanted: dict[int, dict[Run, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for s, row in enumerate(rows):
         for first, step, count in row:
-            # Two tables of 2**level terms, overlapping, cover `count` terms.
-            level = count.bit_length() - 1
-            by_level = wanted[1 if count == 1 else step]
-            by_level[level].append((s, first))
-            if count > 1 << level:
-                by_level[level].append((s, first + step * (count - (1 << level))))
-    longest = max(limits, default=0)
-    for step, by_level in wanted.items():
-        # Invariant: table[s] = union of sets[s - step·i] + step·i over i < 2**level.
-        table = list(sets)
-        for level in range(max(by_level) + 1):
-            if level:
-                hop = step << (level - 1)
-                table = [
-                    _below(table[s] | table[(s - hop) % classes] << hop, limits[s]) if hop < longest else table[s]
-                    for s in range(classes)
-                ]
-            for s, first in by_level.get(level, ()):
-                if first < limits[s]:
-                    results[s] |= table[(s - first) % classes] << first
+            if first < limits[s]:
+                wanted[1 if count == 1 else step][(s - first) % classes, count].append((s, first))
+    for step, places in wanted.items():
+        for run, bits in _unions(sets, step, places, limits):
+            for s, first in places[run]:
+                results[s] |= bits << first
     return [_below(result, limit) for result, limit in zip(results, limits, strict=True)]
+
+
+# (s, count): the terms sets[s - step·i] + step·i for i < count.
+Run = tuple[int, int]
+
+
+def _unions(
+    sets: Sequence[int], step: int, wanted: Collection[Run], limits: Sequence[int]
+) -> Iterator[tuple[Run, int]]:
+    """The union of each run, below the limit of its class."""
+    classes = len(sets)
+    by_count: dict[int, list[int]] = defaultdict(list)
+    for s, count in wanted:
+        by_count[count].append(s)
+    # A run that has one term more than a run before it is that run and the term: the rows of a chunk are of this kind.
+    grown = {(s, count) for s, count in wanted if count == 1 or ((s - step) % classes, count - 1) in wanted}
+    doubled = dict(_doubled(sets, step, [run for run in wanted if run not in grown], limits))
+    before: dict[Run, int] = {}
+    for count in sorted(by_count):
+        found = {}
+        for s in by_count[count]:
+            if (s, count) not in grown:
+                bits = doubled.pop((s, count))
+            elif count == 1:
+                bits = sets[s]
+            else:
+                bits = _below(sets[s] | before[(s - step) % classes, count - 1] << step, limits[s])
+            found[s, count] = bits
+            yield (s, count), bits
+        before = found
+
+
+def _doubled(sets: Sequence[int], step: int, runs: Sequence[Run], limits: Sequence[int]) -> Iterator[tuple[Run, int]]:
+    """The unions of runs from tables of 1, 2, 4, ... terms, which have the entries that are needed."""
+    classes, longest = len(sets), max(limits)
+    # Two entries of 2**level terms, overlapping, cover the terms of a run: level -> (run, distance of the second).
+    by_level: dict[int, list[tuple[Run, int]]] = defaultdict(list)
+    needed: dict[int, set[int]] = defaultdict(set)
+    for s, count in runs:
+        level = count.bit_length() - 1
+        rest = step * (count - (1 << level))
+        by_level[level].append(((s, count), rest))
+        needed[level] |= {s, (s - rest) % classes}
+    top = max(by_level, default=0)
+    for level in range(top, 0, -1):
+        hop = step << (level - 1)
+        needed[level - 1] |= needed[level] | ({(s - hop) % classes for s in needed[level]} if hop < longest else set())
+    # Invariant: table[s] = union of sets[s - step·i] + step·i over i < 2**level.
+    table = {s: sets[s] for s in needed[0]}
+    for level in range(top + 1):
+        hop = step << (level - 1) if level else longest
+        if hop < longest:
+            table = {s: _below(table[s] | table[(s - hop) % classes] << hop, limits[s]) for s in needed[level]}
+        for (s, count), rest in by_level.get(level, ()):
+            more = table[(s - rest) % classes] << rest if 0 < rest < limits[s] else 0
+            yield (s, count), table[s] | more
 
 
 def _below(bits: int, limit: int) -> int:
@@ -131,6 +176,8 @@ def steps_below(bits: int, end: int, period: int) -> int:
         8
 
     """
+    if end < FEW_STEPS * period:
+        return sum((bits & ones(end - period * t + 1)).bit_count() for t in range(end // period + 1))
     count = bits.bit_count()
     total = count * end - position_sum(bits)
     # total is the sum of end - d; take off the rests (end - d) mod period, digit by digit.

@@ -8,7 +8,7 @@ from math import lcm
 from typing import NamedTuple
 
 from sparsedsl.integers import INFINITY, IntegerSet
-from sparsedsl.normal import NormalForm, Periodic
+from sparsedsl.normal import NormalForm
 from sparsedsl.proofs.bits import ones, progressions
 from sparsedsl.proofs.extent import Extent
 from sparsedsl.proofs.layer_graph import LayerGraphs
@@ -63,17 +63,13 @@ class _EarlierUnits:
 
     def __init__(self, form: NormalForm, extent: Extent) -> None:
         self.units = extent.units
-        before = IntegerSet.interval(1, extent.units)
         ends = (*form.q_breaks, INFINITY)
-        # (first query, end of the queries, rectangles); a rectangle is (its key piece, rows of distances >= 1).
+        # (first query, end of the queries, rectangles); a rectangle is (its key piece, rows of distances).
         self.bands = [
             (
                 lo,
                 min(hi, self.units),
-                [
-                    (piece, Periodic(tuple(row & before for row in cell.rows)))
-                    for piece, cell in zip(pairwise((*form.k_breaks, INFINITY)), cells, strict=True)
-                ],
+                list(zip(pairwise((*form.k_breaks, INFINITY)), cells, strict=True)),
             )
             for (lo, hi), cells in zip(pairwise(ends), form.cells, strict=True)
             if lo < self.units
@@ -93,6 +89,9 @@ class _EarlierUnits:
                     first = lo + (s - lo) % cell.period
                     queries = _Queries(first, cell.period, max(0, -((first - min(hi, end)) // cell.period)))
                     for d, step, count in progressions(row, self.units):
+                        if d == 0:
+                            # The query's own unit is no earlier one.
+                            d, count = step, count - 1
                         # Distances up to Q - k_lo, less those up to Q - k_hi.
                         total += _at_most(queries, d + k_lo, step, count)
                         if k_hi < INFINITY:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sparsedsl.errors import SparseDSLError, WrongType, WrongValue, shown
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
-from sparsedsl.progress import Progress
+from sparsedsl.progress import Progress, working
 from sparsedsl.proofs.bits import members
 from sparsedsl.proofs.flow_graph import FlowGraph, flow_graph
 from sparsedsl.proofs.flow_measures import (
@@ -188,7 +188,8 @@ def flow(
     try:
         _check_share("alpha", alpha, "0 <= alpha <= 1, the weight of the residual connection", alpha == 0)
         _check_share("fraction", fraction, "0 < fraction <= 1, a share of the influence at distance 1", False)
-        graph = flow_graph(pattern, seq_len=seq_len, layers=layers, block=block)
+        with working("flow, graph of the layers"):
+            graph = flow_graph(pattern, seq_len=seq_len, layers=layers, block=block)
     except SparseDSLError as error:
         raise error.located(f"flow({pattern}, seq_len={seq_len})") from None
     return _flow(str(pattern), graph, float(alpha), float(fraction))

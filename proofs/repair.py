@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sparsedsl.errors import SparseDSLError
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
-from sparsedsl.progress import Progress
+from sparsedsl.progress import Progress, working
 from sparsedsl.proofs.repair_base import Base, base_of
 from sparsedsl.proofs.repair_edits import KINDS, Kind, edited
 from sparsedsl.proofs.repair_report import report
@@ -117,10 +117,11 @@ def repair(
 
     """
     try:
-        base = base_of(pattern, seq_len=seq_len, layers=layers)
+        with working("checking"):
+            base = base_of(pattern, seq_len=seq_len, layers=layers)
+            course = base.course()
     except SparseDSLError as error:
         raise error.located(f"repair({pattern}, seq_len={seq_len})") from None
-    course = base.course()
     edits: list[Edit] = []
     if course.evidence.first_gap is not None:
         with Progress("edits tried") as progress:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from itertools import pairwise
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, clipped
+from sparsedsl.factored import factored
 from sparsedsl.index import (
     AllOf,
     AnyOf,
@@ -39,6 +41,7 @@ from sparsedsl.index import (
 from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, LAST_POSITION, IntegerSet, WordTooLong
 from sparsedsl.linear import linear, value_period
 from sparsedsl.pattern import Pattern
+from sparsedsl.segments import Segment, first_member
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,6 +124,7 @@ class NormalForm:
             bool(row & ahead & _distances_between(q_piece, k_piece))
             for (q_piece, k_piece), cell in self.pieces()
             for row in cell.rows
+            if row and row.minimum <= ahead.maximum
         )
 
     def pieces(self) -> Iterator[tuple[tuple[tuple[int, int], tuple[int, int]], Periodic]]:
@@ -216,12 +220,8 @@ def normalise(pattern: Pattern) -> NormalForm:
 def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
     """The normal form of a predicate; see `normalise`."""
     predicate = negations_inside(lowered(predicate))
-    unit = gcd(*(_unit_of(atom) for atom in _atoms(predicate))) or 1
     try:
-        try:
-            return _tidy(_build(predicate, unit))
-        except _CutMisfit:
-            return _tidy(_build(predicate, 1))
+        return _form(predicate)
     except _NotPeriodic as reason:
         raise NoNormalForm(
             "the pattern is not periodic",
@@ -238,6 +238,19 @@ def normalise_predicate(predicate: Predicate, *, where: str = "") -> NormalForm:
             expected=f"at most {LONGEST_PERIOD}",
             hint="dilations, strides and chunks that divide each other",
         ) from None
+
+
+def _form(predicate: Predicate) -> NormalForm:
+    # Factored there are fewer conditions, but perhaps longer words, or a cut that is not told in blocks.
+    with suppress(_CutMisfit, WordTooLong):
+        return _in_largest_unit(factored(predicate))
+    with suppress(_CutMisfit):
+        return _in_largest_unit(predicate)
+    return _tidy(_build(predicate, 1))
+
+
+def _in_largest_unit(predicate: Predicate) -> NormalForm:
+    return _tidy(_build(predicate, gcd(*(_unit_of(atom) for atom in _atoms(predicate))) or 1))
 
 
 class _CutMisfit(Exception):
@@ -298,15 +311,9 @@ def _in_units(term: Term, unit: int) -> Term:
 def _build(predicate: Predicate, unit: int) -> NormalForm:
     match predicate:
         case AllOf(parts):
-            result = _single(ALL, unit)
-            for part in parts:
-                result = _both(result, _build(part, unit))
-            return result
+            return reduce(_both, _by_period(parts, unit)) if parts else _single(ALL, unit)
         case AnyOf(parts):
-            result = _single(NOTHING, unit)
-            for part in parts:
-                result = _either(result, _build(part, unit))
-            return result
+            return reduce(_either, _by_period(parts, unit)) if parts else _single(NOTHING, unit)
         case Member(term, members):
             if predicate == Member(Binary("-", Q, K), _BACK):
                 return replace(_single(BACK, unit), cut=unit > 1)
@@ -317,6 +324,11 @@ def _build(predicate: Predicate, unit: int) -> NormalForm:
             raise _NotPeriodic("a seeded random choice")
         case Comparison() | Negation():
             raise _NotPeriodic(predicate_text(predicate))
+
+
+def _by_period(parts: tuple[Predicate, ...], unit: int) -> list[NormalForm]:
+    # The short ones first: what they make together has fewer rows than the long ones.
+    return sorted((_build(part, unit) for part in parts), key=lambda form: form.period)
 
 
 def _single(cell: Periodic, unit: int) -> NormalForm:
@@ -410,11 +422,12 @@ def _same_size(weights: dict[Term, int]) -> tuple[Term | None, Term | None]:
 def _axis(position: Position, members: IntegerSet, unit: int) -> NormalForm:
     """{Q ∈ members} or {K ∈ members}: pieces between the ends of the segments, residues inside."""
     members = members & IntegerSet.interval(0, INFINITY)
-    ends = {end for lo, hi, _, _ in members.segments for end in (lo, hi) if end < LAST_POSITION}
+    segments = _touching(members.segments)
+    ends = {end for lo, hi, _, _ in segments for end in (lo, hi) if end < LAST_POSITION}
     breaks = tuple(sorted({0, *ends}))
     contents = []
     for start in breaks:
-        period, word = next(((s.period, s.word) for s in members.segments if s.lo <= start < s.hi), (1, 0))
+        period, word = next(((s.period, s.word) for s in segments if s.lo <= start < s.hi), (1, 0))
         residues = IntegerSet.periodic(period, word)
         if position == Q:
             rows = tuple(EVERYTHING if r in residues else EMPTY for r in range(period))
@@ -424,6 +437,20 @@ def _axis(position: Position, members: IntegerSet, unit: int) -> NormalForm:
     if position == Q:
         return NormalForm(unit, False, breaks, (0,), tuple((cell,) for cell in contents))
     return NormalForm(unit, False, (0,), breaks, (tuple(contents),))
+
+
+def _touching(segments: tuple[Segment, ...]) -> list[Segment]:
+    """The same positions, each segment begun where the last one ends if nothing of its word lies between.
+
+    The first member of k % 64 >= 56 is 56, but a break there would part what is one rule.
+    """
+    touching: list[Segment] = []
+    end = 0
+    for lo, hi, period, word in segments:
+        first = end if period > 1 and first_member(word, period, end) == lo else lo
+        touching.append(Segment(first, hi, period, word))
+        end = hi
+    return touching
 
 
 def _tabulated(term: Term, members: IntegerSet, unit: int) -> NormalForm:

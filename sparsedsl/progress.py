@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -72,8 +74,8 @@ class Progress:
         if self._shown and self._is_terminal:
             self._write("\r\x1b[K")
 
-    def at(self, done: int, what: str | None = None) -> None:
-        """So much is done; `what` changes the words from here on."""
+    def at(self, done: int | None, what: str | None = None) -> None:
+        """So much is done, None where that can't be told; `what` changes the words from here on."""
         self.what = what or self.what
         now = self._clock()
         if now < self._next:
@@ -87,8 +89,10 @@ class Progress:
             self._next = now + PRINTED_EVERY
             self._write(f"{line}\n")
 
-    def _line(self, done: int, elapsed: float) -> str:
+    def _line(self, done: int | None, elapsed: float) -> str:
         total = self.total
+        if done is None:
+            return f"{self.what}: {_seconds(elapsed)}"
         number = f"{done:,}".replace(",", " ")
         if total is None:
             return f"{self.what}: {number}, {_seconds(elapsed)}"
@@ -98,6 +102,31 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show from a second thread how long the body has taken: for work whose steps are not counted.
+
+    Cost
+        A thread that wakes ten times a second, after the first two seconds.
+    """
+    over = Event()
+    with Progress(what) as progress:
+        clock = Thread(target=_tick, args=(progress, over), daemon=True)
+        clock.start()
+        try:
+            yield
+        finally:
+            over.set()
+            clock.join()
+
+
+def _tick(progress: Progress, over: Event) -> None:
+    pause = SILENT_FOR
+    while not over.wait(pause):
+        progress.at(None)
+        pause = REWRITTEN_EVERY
 
 
 def _seconds(seconds: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sparsedsl.commands.shared import DONE, NO, Commands, add_pattern, add_seq_len, resolved
 from sparsedsl.errors import WrongValue
+from sparsedsl.progress import working
 
 
 def declare(commands: Commands) -> None:
@@ -34,12 +35,9 @@ def run(options: argparse.Namespace) -> int:
         return _certificate(options)
     from sparsedsl.proofs.verdict import check
 
-    verdict = check(
-        resolved(options),
-        seq_len=options.seq_len,
-        layers=options.layers,
-        residual=not options.no_residual,
-    )
+    pattern = resolved(options)
+    with working("checking"):
+        verdict = check(pattern, seq_len=options.seq_len, layers=options.layers, residual=not options.no_residual)
     print(verdict.to_json() if options.json else verdict)
     return DONE if verdict.complete else NO
 
@@ -66,7 +64,9 @@ def _path(options: argparse.Namespace) -> int:
 
     q, k = options.path
     pattern = resolved(options)
-    path = witness(pattern, q, k, seq_len=options.seq_len, layers=options.layers, residual=not options.no_residual)
+    residual = not options.no_residual
+    with working("searching a path"):
+        path = witness(pattern, q, k, seq_len=options.seq_len, layers=options.layers, residual=residual)
     if options.json:
         print(dumps({"pattern": str(pattern), "seq_len": options.seq_len, "q": q, "k": k, "path": path}))
     else:
@@ -77,13 +77,10 @@ def _path(options: argparse.Namespace) -> int:
 def _certificate(options: argparse.Namespace) -> int:
     from sparsedsl.proofs.certificate import certify
 
-    found = certify(
-        resolved(options),
-        seq_len=options.seq_len,
-        layers=options.layers,
-        residual=not options.no_residual,
-    )
-    text = found.to_json()
+    pattern = resolved(options)
+    with working("certifying"):
+        found = certify(pattern, seq_len=options.seq_len, layers=options.layers, residual=not options.no_residual)
+        text = found.to_json()
     try:
         Path(options.certificate).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sparsedsl.commands.shared import DONE, NO, Commands, add_pattern, resolved
+from sparsedsl.progress import working
 
 
 def declare(commands: Commands) -> None:
@@ -23,8 +24,10 @@ def run(options: argparse.Namespace) -> int:
     """Print the statement and its proof, checked; NO unless the pattern is complete for every length."""
     from sparsedsl.proofs.depth.prover import prove
 
-    proof = prove(resolved(options), residual=not options.no_residual)
-    proof.verify()
+    pattern = resolved(options)
+    with working("proving"):
+        proof = prove(pattern, residual=not options.no_residual)
+        proof.verify()
     if options.json:
         print(proof.to_json())
     elif options.markdown:

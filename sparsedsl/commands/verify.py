@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sparsedsl.commands.shared import DONE, NO, Commands
 from sparsedsl.errors import Rejected
+from sparsedsl.progress import working
 
 
 def declare(commands: Commands) -> None:
@@ -24,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
     from sparsedsl.proofs.verifier import verify
 
     try:
-        claim = verify(Path(options.file))
+        with working("verifying"):
+            claim = verify(Path(options.file))
     except Rejected as error:
         if options.json:
             print(json.dumps({"accepted": False, "step": error.where, "reason": error.what}))

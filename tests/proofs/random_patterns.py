@@ -84,9 +84,17 @@ def patterns() -> st.SearchStrategy[Pattern]:
     return st.one_of(cut, with_window, either)
 
 
+def heads() -> st.SearchStrategy[PerHead]:
+    """A pattern for each of a few heads."""
+    return st.builds(per_head, st.lists(patterns(), min_size=1, max_size=3))
+
+
+def stacks() -> st.SearchStrategy[Stack]:
+    """A pattern for each layer."""
+    layers = st.lists(patterns() | heads(), min_size=1, max_size=4)
+    return st.builds(lambda each, count: Stack(each, layers=count), layers, st.integers(1, 7))
+
+
 def layered() -> st.SearchStrategy[Pattern | PerHead | Stack]:
     """A pattern, a pattern for each head, or a pattern for each layer."""
-    heads = st.builds(per_head, st.lists(patterns(), min_size=1, max_size=3))
-    layers = st.lists(patterns() | heads, min_size=1, max_size=4)
-    stacks = st.builds(lambda each, count: Stack(each, layers=count), layers, st.integers(1, 7))
-    return st.one_of(patterns(), patterns(), heads, stacks)
+    return st.one_of(patterns(), patterns(), heads(), stacks())

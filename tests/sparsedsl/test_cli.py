@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from time import perf_counter
 import pytest
 
 import sparsedsl.cli
+import sparsedsl.progress
 from sparsedsl import check, parse
 from sparsedsl.cli import COMMANDS, main
 from sparsedsl.patterns import CATALOGUE, summary
@@ -24,6 +26,12 @@ from sparsedsl.proofs.witness import witness
 ROOT = Path(__file__).resolve().parents[2]
 POWER = ["check", "power_attention(block=256)", "--seq-len", "16384", "--layers", "28"]
 Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine takes seconds for what is done at once elsewhere; progress has its own tests."""
+    monkeypatch.setattr(sparsedsl.progress, "SILENT_FOR", 1e6)
 
 
 def run(words: list[str], capsys: Output) -> tuple[int, str]:
@@ -205,6 +213,35 @@ def test_the_docstring_s_examples_work(capsys: Output, tmp_path: Path, monkeypat
         if words[0] != "synth":
             assert main(words) == 0, words
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        ("check sliding(2)", "verdict.check"),
+        ("check sliding(2) --path 3 1", "witness.witness"),
+        ("check sliding(2) --repair", "repair.repair"),
+        ("check sliding(2) --certificate FILE", "certificate.certify"),
+        ("verify FILE", "verifier.verify"),
+        ("prove sliding(2)", "depth.prover.prove"),
+        ("flow sliding(2) --layers 2", "flow.flow"),
+        ("synth --seq-len 4096 --layers 4", "synthesis.synthesise"),
+    ],
+)
+def test_ctrl_c_ends_with_one_line(
+    words: str, called: str, capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    module, _, name = called.rpartition(".")
+    monkeypatch.setattr(importlib.import_module(f"sparsedsl.proofs.{module}"), name, interrupted)
+    assert main(words.split()) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("sparsedsl: interrupted")
+    assert captured.err.count("\n") == 1
 
 
 # --- the whole program

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 
 import pytest
 
-from sparsedsl.progress import Progress
+from sparsedsl import progress
+from sparsedsl.progress import Progress, working
 
 
 class Terminal(io.StringIO):
@@ -84,3 +87,20 @@ def test_a_terminal_is_clean_after_an_interruption() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_work_without_steps_shows_its_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "SILENT_FOR", 0.01)
+    with working("checking"):
+        deadline = time.monotonic() + 10
+        while not (shown := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert shown == "checking: 0 s\n"
+
+
+def test_short_work_is_silent_and_errors_pass_through(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), working("checking"):
+        raise KeyboardInterrupt
+    assert threading.active_count() == threads
+    assert capsys.readouterr().err == ""
