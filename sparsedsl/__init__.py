@@ -39,14 +39,20 @@ from sparsedsl.errors import SparseDSLError  # noqa: E402  (the path above must 
 from sparsedsl.layers import PerHead, Stack  # noqa: E402
 from sparsedsl.pattern import Pattern  # noqa: E402
 from sparsedsl.text import parse  # noqa: E402
+from sparsedsl.windows import from_window  # noqa: E402
 
 if TYPE_CHECKING:
     from sympy import Symbol
 
+    from sparsedsl.codegen.block_mask import to_block_mask
     from sparsedsl.codegen.build import compile
+    from sparsedsl.codegen.from_block_mask import from_block_mask
+    from sparsedsl.codegen.mask_mod import to_mask, to_mask_mod
+    from sparsedsl.codegen.pattern_cache import PatternCache
     from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
+    from sparsedsl.proofs.liveness import liveness
     from sparsedsl.proofs.repair import repair
     from sparsedsl.proofs.synthesis import synthesise
     from sparsedsl.proofs.verdict import check
@@ -60,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Certificate",
     "Pattern",
+    "PatternCache",
     "PerHead",
     "SparseDSLError",
     "Stack",
@@ -72,7 +79,10 @@ __all__ = [
     "dilated",
     "empty",
     "flow",
+    "from_block_mask",
+    "from_window",
     "full",
+    "liveness",
     "offsets",
     "parse",
     "per_head",
@@ -84,6 +94,9 @@ __all__ = [
     "sliding",
     "strided",
     "synthesise",
+    "to_block_mask",
+    "to_mask",
+    "to_mask_mod",
     "verify",
     "where",
 ]
@@ -127,6 +140,26 @@ def __getattr__(name: str) -> object:
         from sparsedsl.codegen.build import compile
 
         return compile
+    if name == "liveness":
+        from sparsedsl.proofs.liveness import liveness
+
+        return liveness
+    if name == "to_block_mask":
+        from sparsedsl.codegen.block_mask import to_block_mask
+
+        return to_block_mask
+    if name == "from_block_mask":
+        from sparsedsl.codegen.from_block_mask import from_block_mask
+
+        return from_block_mask
+    if name in ("to_mask", "to_mask_mod"):
+        from sparsedsl.codegen import mask_mod
+
+        return getattr(mask_mod, name)
+    if name == "PatternCache":
+        from sparsedsl.codegen.pattern_cache import PatternCache
+
+        return PatternCache
     raise AttributeError(f"module 'sparsedsl' has no attribute {name!r}")
 
 
