@@ -80,28 +80,28 @@ def to_block_mask(
     rows, columns = -(-q_len // block_m), -(-k_len // block_n)
     heads = pattern.heads if isinstance(pattern, PerHead) else (pattern,)
     found = {head: _tiles(head, q_len, k_len, start, block_m, block_n) for head in dict.fromkeys(heads)}
-    tables: list[Tensor | None] = []
+    tables: list[list[Tensor] | list[None]] = []
     for turned in (False, True):
-        for kind in (1, 0):
-            if turned and not backward:
-                tables += [None, None]
-                continue
+        for full in (False, True):
             parts = []
-            for head in heads:
-                i, j, full = found[head]
-                own = full if kind == 0 else ~full
+            for i, j, whole_tile in (found[head] for head in heads):
+                own = whole_tile == full
                 parts.append((j[own], i[own]) if turned else (i[own], j[own]))
-            tables += _tables(parts, *((columns, rows) if turned else (rows, columns)), device)
-    kv_count, kv_tiles, full_count, full_tiles, *others = tables
+            shape = (columns, rows) if turned else (rows, columns)
+            tables.append(_tables(parts, *shape, device) if backward or not turned else [None, None])
+    (kv_count, kv_tiles), (full_kv_count, full_kv_tiles), (q_count, q_tiles), (full_q_count, full_q_tiles) = tables
     assert kv_count is not None
     assert kv_tiles is not None
     return BlockMask(
         (q_len, k_len),
         kv_count,
         kv_tiles,
-        full_count,
-        full_tiles,
-        *others,
+        full_kv_count,
+        full_kv_tiles,
+        q_count,
+        q_tiles,
+        full_q_count,
+        full_q_tiles,
         BLOCK_SIZE=(block_m, block_n),
         mask_mod=to_mask_mod(pattern, q_start=start, length=max(k_len, start + q_len, 1), device=device),
     )

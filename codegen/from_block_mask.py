@@ -16,7 +16,7 @@ from sparsedsl.arithmetic import where
 from sparsedsl.constructors import causal, empty, full, offsets, sink, sliding
 from sparsedsl.errors import Unsupported, WrongType, shown
 from sparsedsl.layers import PerHead
-from sparsedsl.pattern import Pattern, whole
+from sparsedsl.pattern import Pattern, Union, whole
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -210,4 +210,5 @@ def _rectangles(live: Blocks, sides: tuple[int, int], q_start: int) -> Pattern:
             f"distances, a cycle of at most {LONGEST_CYCLE} block rows, or at most {MOST_RECTANGLES} rectangles",
         )
     texts = (f"(q >= {top}) & (q < {bottom}) & (k >= {left}) & (k < {right})" for top, bottom, left, right in parts)
-    return reduce(or_, map(where, texts)) if parts else empty()
+    told = tuple(map(where, texts))
+    return Union(told) if len(told) > 1 else told[0] if told else empty()

@@ -1,17 +1,19 @@
 """A pattern as FlexAttention's `mask_mod`, and as the boolean mask of `scaled_dot_product_attention`.
 
-The function is printed as source and imported, like a kernel: torch.compile then traces plain arithmetic and look-ups
+The function is printed as source, as kernels are: torch.compile then traces plain arithmetic and look-ups
 of small tensors, and nothing of this package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsedsl.codegen.build import load, one_layer
+from sparsedsl.codegen.build import one_layer
 from sparsedsl.codegen.geometric import geometric_tail
 from sparsedsl.errors import Unsupported, WrongValue
 from sparsedsl.index import (
@@ -93,8 +95,16 @@ def to_mask_mod(
         f'"""The mask_mod of {len(kinds)} head patterns; q counts from position {q_start}."""\n\n\n'
         f"def make({names}):\n    def mask_mod(b, h, q, k):\n{body}\n\n    return mask_mod\n"
     )
-    made: MaskMod = load(source).make(*(torch.tensor(table, device=device) for table in printer.tables))
-    return made
+    return _maker(source)(*(torch.tensor(table, device=device) for table in printer.tables))
+
+
+@lru_cache(maxsize=256)
+def _maker(source: str) -> Callable[..., MaskMod]:
+    """The function `make` of a source; nothing is written to the cache, as a new q_start is a new source."""
+    names: dict[str, Any] = {"__name__": "sparsedsl_mask_mod"}
+    exec(compile(source, "<mask_mod>", "exec"), names)
+    maker: Callable[..., MaskMod] = names["make"]
+    return maker
 
 
 class _Printer:
@@ -137,6 +147,8 @@ class _Printer:
         return low < -_LARGEST or high > _LARGEST
 
     def _member(self, term: Term, members: IntegerSet) -> str:
+        if isinstance(term, Constant):
+            return "(q == q)" if term.value in members else "(q != q)"
         value, segments, pieces = self._term(term), list(members.segments), []
         tail = geometric_tail(segments)
         if tail is not None and (tail.base, tail.offset, tail.width) == (2, 0, 1) and tail.scale.bit_count() == 1:
@@ -167,7 +179,9 @@ class _Printer:
         if period > 1 and len(residues) == 1:
             conditions.append(f"({value} % {period} == {residues[0]})")
         elif period > 1:
-            conditions.append(f"{self.table([bool(word >> residue & 1) for residue in range(period)])}[{value} % {period}]")
+            conditions.append(
+                f"{self.table([bool(word >> residue & 1) for residue in range(period)])}[{value} % {period}]"
+            )
         return f"({' & '.join(conditions) or 'q == q'})"
 
     def _chosen(self, choice: Chosen) -> str:

@@ -158,7 +158,8 @@ class PatternCache:
         if 2 * needed > capacity:
             capacity = -(-2 * needed // LEAST_CAPACITY) * LEAST_CAPACITY
         old = self._store
-        self._store = tuple_of(*(each.new_empty(*each.shape[:2], capacity, each.shape[3]) for each in (k, v)))
+        keys, values = (each.new_empty(*each.shape[:2], capacity, each.shape[3]) for each in (k, v))
+        self._store = keys, values
         if old is not None:
             chosen = torch.from_numpy(kept).to(k.device)
             for target, source in zip(self._store, old, strict=True):
@@ -186,11 +187,6 @@ class PatternCache:
                 expected="(batch, key_heads, n, head_dim), n >= 1, all but n as before",
                 hint="a new PatternCache for another batch or model",
             )
-
-
-def tuple_of(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values."""
-    return k, v
 
 
 def _check_looks_back(pattern: Pattern) -> None:

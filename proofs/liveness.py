@@ -29,8 +29,8 @@ MOST_TOKENS = 1 << 28
 class LayerLiveness:
     """One pattern of the stack, and the layers that have it.
 
-    `peak` counts (key, key head) pairs: the most that are live at one step, first at `peak_step`; `full` is what a cache
-    that keeps everything holds at the end. `fates` says when each kind of key dies, for each different group of heads.
+    `peak` counts (key, key head) pairs: the most that are live at one step, first at `peak_step`; `full` is what a
+    cache that keeps everything holds at the end. `fates` says when each kind of key dies, for each different key head.
     """
 
     pattern: str
@@ -77,7 +77,8 @@ class Liveness:
             for number, kinds in enumerate(each.fates):
                 name = "keys" if len(each.fates) == 1 else f"heads {number}"
                 lines += [f"{name if not at else '':<12}{kind}" for at, kind in enumerate(kinds)]
-            lines.append(f"a layer     {self._held(each.peak, each.full, each.key_heads, each.peak_step, mean=len(each.fates) > 1)}")
+            mean = len(each.fates) > 1
+            lines.append(f"a layer     {self._held(each.peak, each.full, each.key_heads, each.peak_step, mean=mean)}")
         heads = sum(each.layers * each.key_heads for each in self.by_pattern)
         if sum(each.layers for each in self.by_pattern) > 1:
             mean = len(self.by_pattern) > 1 or len(self.by_pattern[0].fates) > 1
@@ -86,10 +87,8 @@ class Liveness:
 
     def _held(self, peak: int, full: int, key_heads: int, step: int, *, mean: bool) -> str:
         keys = _spaced(peak // key_heads) if peak % key_heads == 0 else f"{peak / key_heads:.1f}"
-        return (
-            f"at most {keys} keys a head{' on average' if mean else ''}, {_size(self.bytes_of(peak))} of {_size(self.bytes_of(full))} "
-            f"({100 * peak / full:.2f}%), first at step {_spaced(step)}"
-        )
+        held = f"{_size(self.bytes_of(peak))} of {_size(self.bytes_of(full))} ({100 * peak / full:.2f}%)"
+        return f"at most {keys} keys a head{' on average' if mean else ''}, {held}, first at step {_spaced(step)}"
 
 
 def _spaced(number: int) -> str:
@@ -207,7 +206,7 @@ def _key_heads(layer: Layer, key_heads: int | None) -> int:
 
 
 def _groups(layer: Layer, key_heads: int) -> dict[tuple[Lifetimes, ...], int]:
-    """For each different key head: the lifetimes that its query heads ask for, and how many such key heads there are."""
+    """What the query heads of a key head ask for, and how many key heads are alike in it."""
     if isinstance(layer, Pattern):
         return {(lifetimes(layer),): key_heads}
     share = len(layer.heads) // key_heads

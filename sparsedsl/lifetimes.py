@@ -83,9 +83,9 @@ def lifetimes(pattern: Pattern) -> Lifetimes:
         raise _no_lifetimes(pattern, "no period" if repeats is None else f"a period of {sum(repeats)} tokens")
     period, start = repeats
     try:
-        values = [
-            life for first in range(0, start + period, unit) for life in _of_unit(predicate, first, unit)
-        ][: start + period]
+        values = [life for first in range(0, start + period, unit) for life in _of_unit(predicate, first, unit)][
+            : start + period
+        ]
     except (NotOnePosition, WordTooLong):
         raise _no_lifetimes(pattern, "a condition that is no set of positions for one key") from None
     cycle = [values[start + (residue - start) % period] for residue in range(period)]

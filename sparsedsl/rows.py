@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import gcd, lcm
 
 from sparsedsl.index import DISTANCE, AllOf, AnyOf, Chosen, Comparison, Member, Negation, Predicate, drawn, lowered
-from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, IntegerSet, Segment, WordTooLong
+from sparsedsl.integers import EVERYTHING, INFINITY, IntegerSet, Segment, WordTooLong
 from sparsedsl.preimage import NotOnePosition, preimage
 from sparsedsl.terms import Binary, Constant, K, Position, Q, Term, evaluate, substitute
 
