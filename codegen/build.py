@@ -142,7 +142,7 @@ def compile(pattern: Pattern | PerHead | Stack) -> CompiledAttention:
         compile((sliding(4) | power()).blocks(64) & causal())
 
     """
-    return CompiledAttention(_one_layer("compile", pattern))
+    return CompiledAttention(one_layer("compile", pattern))
 
 
 def build_module(pattern: Pattern | PerHead | Stack, path: str | Path, *, tiling: str = TILINGS[0].name) -> Path:
@@ -152,7 +152,7 @@ def build_module(pattern: Pattern | PerHead | Stack, path: str | Path, *, tiling
         The errors of `compile`; OSError where the file can't be written.
     """
     target = Path(path)
-    target.write_text(emit(_one_layer("build", pattern), tiling_named(tiling)), encoding="utf-8")
+    target.write_text(emit(one_layer("build", pattern), tiling_named(tiling)), encoding="utf-8")
     return target
 
 
@@ -170,7 +170,8 @@ def tiling_named(name: str) -> Tiling:
     )
 
 
-def _one_layer(call: str, pattern: object) -> Pattern | PerHead:
+def one_layer(call: str, pattern: object) -> Pattern | PerHead:
+    """The pattern of one layer; an error for a stack, and for what is no pattern."""
     if isinstance(pattern, Pattern | PerHead):
         return pattern
     if isinstance(pattern, Stack):

@@ -5,8 +5,7 @@
 >>> sd.parse(str(pattern)) == pattern
 True
 
-Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise`, `compile`,
-`explain` and `nn` are imported on first use.
+Importing this package loads neither torch nor triton: what needs them, and the commands, are imported on first use.
 """
 
 from __future__ import annotations
@@ -39,16 +38,22 @@ from sparsedsl.errors import SparseDSLError  # noqa: E402  (the path above must 
 from sparsedsl.layers import PerHead, Stack  # noqa: E402
 from sparsedsl.pattern import Pattern  # noqa: E402
 from sparsedsl.text import parse  # noqa: E402
+from sparsedsl.windows import from_window  # noqa: E402
 
 if TYPE_CHECKING:
     from sympy import Symbol
 
+    from sparsedsl.codegen.block_mask import to_block_mask
     from sparsedsl.codegen.build import compile
     from sparsedsl.codegen.explain import explain
     from sparsedsl.integrations import nn
+    from sparsedsl.codegen.from_block_mask import from_block_mask
+    from sparsedsl.codegen.mask_mod import to_mask, to_mask_mod
+    from sparsedsl.codegen.pattern_cache import PatternCache
     from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
+    from sparsedsl.proofs.liveness import liveness
     from sparsedsl.proofs.repair import repair
     from sparsedsl.proofs.synthesis import synthesise
     from sparsedsl.proofs.verdict import check
@@ -62,6 +67,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Certificate",
     "Pattern",
+    "PatternCache",
     "PerHead",
     "SparseDSLError",
     "Stack",
@@ -75,8 +81,11 @@ __all__ = [
     "empty",
     "explain",
     "flow",
+    "from_block_mask",
+    "from_window",
     "full",
     "nn",
+    "liveness",
     "offsets",
     "parse",
     "per_head",
@@ -88,57 +97,47 @@ __all__ = [
     "sliding",
     "strided",
     "synthesise",
+    "to_block_mask",
+    "to_mask",
+    "to_mask_mod",
     "verify",
     "where",
 ]
 
 
+# Where the names live that are imported on first use.
+_LATE = {
+    "Certificate": "sparsedsl.proofs.certificate",
+    "PatternCache": "sparsedsl.codegen.pattern_cache",
+    "certify": "sparsedsl.proofs.certificate",
+    "check": "sparsedsl.proofs.verdict",
+    "compile": "sparsedsl.codegen.build",
+    "explain": "sparsedsl.codegen.explain",
+    "flow": "sparsedsl.proofs.flow",
+    "from_block_mask": "sparsedsl.codegen.from_block_mask",
+    "liveness": "sparsedsl.proofs.liveness",
+    "prove": "sparsedsl.proofs.depth.prover",
+    "repair": "sparsedsl.proofs.repair",
+    "synthesise": "sparsedsl.proofs.synthesis",
+    "to_block_mask": "sparsedsl.codegen.block_mask",
+    "to_mask": "sparsedsl.codegen.mask_mod",
+    "to_mask_mod": "sparsedsl.codegen.mask_mod",
+    "verify": "sparsedsl.proofs.verifier",
+}
+
+
 def __getattr__(name: str) -> object:
-    """The commands, and the symbols `q` and `k`: what is imported on first use."""
+    """What is imported on first use: the commands, the bridges to torch, and sympy's symbols `q` and `k`."""
+    from importlib import import_module
+
     if name in ("q", "k"):
         from sympy import Symbol
 
         return Symbol(name, integer=True, nonnegative=True)
-    if name == "check":
-        from sparsedsl.proofs.verdict import check
-
-        return check
-    if name == "synthesise":
-        from sparsedsl.proofs.synthesis import synthesise
-
-        return synthesise
-    if name == "flow":
-        from sparsedsl.proofs.flow import flow
-
-        return flow
-    if name == "repair":
-        from sparsedsl.proofs.repair import repair
-
-        return repair
-    if name == "prove":
-        from sparsedsl.proofs.depth.prover import prove
-
-        return prove
-    if name in ("Certificate", "certify"):
-        from sparsedsl.proofs import certificate
-
-        return getattr(certificate, name)
-    if name == "verify":
-        from sparsedsl.proofs.verifier import verify
-
-        return verify
-    if name == "compile":
-        from sparsedsl.codegen.build import compile
-
-        return compile
-    if name == "explain":
-        from sparsedsl.codegen.explain import explain
-
-        return explain
     if name == "nn":
-        from sparsedsl.integrations import nn
-
-        return nn
+        return import_module("sparsedsl.integrations.nn")
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module 'sparsedsl' has no attribute {name!r}")
 
 

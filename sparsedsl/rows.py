@@ -10,17 +10,14 @@ from __future__ import annotations
 from math import gcd, lcm
 
 from sparsedsl.index import DISTANCE, AllOf, AnyOf, Chosen, Comparison, Member, Negation, Predicate, drawn, lowered
-from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, IntegerSet, Segment, WordTooLong
+from sparsedsl.integers import EVERYTHING, INFINITY, IntegerSet, Segment, WordTooLong
+from sparsedsl.preimage import NotOnePosition, preimage
 from sparsedsl.terms import Binary, Constant, K, Position, Q, Term, evaluate, substitute
 
 _BACK = IntegerSet.interval(0, INFINITY)
 _AHEAD = ~_BACK
 # Rows of one atom kept for the next query: chunks and residues come again.
 _KEPT = 256
-
-
-class _NotOnePosition(Exception):
-    """A term that holds a position twice; it is evaluated place by place."""
 
 
 def block_size(predicate: Predicate) -> int:
@@ -289,8 +286,8 @@ class Rows:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
             try:
-                found = _pulled_back(term, members).bits(0, self.count)
-            except (_NotOnePosition, WordTooLong):
+                found = preimage(term, members).bits(0, self.count)
+            except (NotOnePosition, WordTooLong):
                 self.evaluated += self.count
                 found = _place_by_place(term, members, self.count)
             self._kept[term, members] = found
@@ -307,9 +304,9 @@ class Rows:
         try:
             for operation, parts in self._program:
                 if isinstance(parts, Member):
-                    sets.append(_pulled_back(substitute(parts.term, at, K), parts.members))
+                    sets.append(preimage(substitute(parts.term, at, K), parts.members))
                 elif isinstance(parts, Chosen):
-                    raise _NotOnePosition
+                    raise NotOnePosition
                 elif operation == "or":
                     sets.append(IntegerSet.union_of([sets[part] for part in parts]))
                 elif operation == "not":
@@ -320,7 +317,7 @@ class Rows:
                         result &= sets[part]
                     sets.append(result)
             return sets[-1]
-        except (_NotOnePosition, WordTooLong):
+        except (NotOnePosition, WordTooLong):
             return _set_of(self.row(query), self.count)
 
 
@@ -352,30 +349,6 @@ def _term_in_units(term: Term, unit: int) -> Term:
         case Binary(operator, left, right):
             return Binary(operator, _term_in_units(left, unit), _term_in_units(right, unit))
     return term
-
-
-def _pulled_back(term: Term, members: IntegerSet) -> IntegerSet:
-    """{x : term(x) in members}, for a term with one position in it, once."""
-    match term:
-        case Position():
-            return members
-        case Constant(value):
-            return EVERYTHING if value in members else EMPTY
-        case Binary("+", inner, Constant(value)) | Binary("+", Constant(value), inner):
-            return _pulled_back(inner, members.shift(-value))
-        case Binary("-", inner, Constant(value)):
-            return _pulled_back(inner, members.shift(value))
-        case Binary("-", Constant(value), inner):
-            return _pulled_back(inner, members.negate().shift(value))
-        case Binary("*", inner, Constant(value)) | Binary("*", Constant(value), inner):
-            if value == 0:
-                return EVERYTHING if 0 in members else EMPTY
-            return _pulled_back(inner, members.sample(value) if value > 0 else members.negate().sample(-value))
-        case Binary("//", inner, Constant(value)):
-            return _pulled_back(inner, members.lift(value))
-        case Binary("%", inner, Constant(value)):
-            return _pulled_back(inner, members.modulo_preimage(value))
-    raise _NotOnePosition
 
 
 def _place_by_place(term: Term, members: IntegerSet, count: int) -> int:
