@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from sparsedsl.codegen.block_mask import to_block_mask
     from sparsedsl.codegen.build import compile
     from sparsedsl.codegen.explain import explain
-    from sparsedsl.integrations import nn
     from sparsedsl.codegen.from_block_mask import from_block_mask
     from sparsedsl.codegen.mask_mod import to_mask, to_mask_mod
     from sparsedsl.codegen.pattern_cache import PatternCache
+    from sparsedsl.integrations import nn
     from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
@@ -84,8 +84,8 @@ __all__ = [
     "from_block_mask",
     "from_window",
     "full",
-    "nn",
     "liveness",
+    "nn",
     "offsets",
     "parse",
     "per_head",
