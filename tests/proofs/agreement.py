@@ -79,7 +79,9 @@ class Searched:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Patterns, patterns for each head and stacks; lengths up to 200, with and without the residual connection."""
-    pattern = draw(draw(st.sampled_from([patterns, heads, stacks]))())
+    kind = draw(st.sampled_from(["pattern", "heads", "stack"]))
+    pattern: Pattern | PerHead | Stack
+    pattern = draw(patterns() if kind == "pattern" else heads() if kind == "heads" else stacks())
     residual = draw(st.sampled_from([True, True, False]))
     if isinstance(pattern, Stack):
         layers, longest = None, MOST_NODES // len(pattern)
