@@ -81,7 +81,10 @@ def cases(draw: st.DrawFn) -> Case:
     """Patterns, patterns for each head and stacks; lengths up to 200, with and without the residual connection."""
     kind = draw(st.sampled_from(["pattern", "heads", "stack"]))
     pattern: Pattern | PerHead | Stack
-    pattern = draw(patterns() if kind == "pattern" else heads() if kind == "heads" else stacks())
+    if kind == "pattern":
+        pattern = draw(patterns())
+    else:
+        pattern = draw(heads()) if kind == "heads" else draw(stacks())
     residual = draw(st.sampled_from([True, True, False]))
     if isinstance(pattern, Stack):
         layers, longest = None, MOST_NODES // len(pattern)
