@@ -79,7 +79,8 @@ class Searched:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Patterns, patterns for each head and stacks; lengths up to 200, with and without the residual connection."""
-    pattern = draw(draw(st.sampled_from([patterns, heads, stacks]))())
+    kinds: list[st.SearchStrategy[Pattern | PerHead | Stack]] = [patterns(), heads(), stacks()]
+    pattern = draw(kinds[draw(st.integers(0, 2))])
     residual = draw(st.sampled_from([True, True, False]))
     if isinstance(pattern, Stack):
         layers, longest = None, MOST_NODES // len(pattern)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,15 +40,17 @@ FULL = replace(CASE, layers=None)
 )
 def test_a_wrong_verdict_is_noticed(case: Case, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = sd.check(case.pattern, seq_len=case.seq_len, layers=case.layers)
-    wrong = {
+    wrong: dict[str, Any] = {
         "complete": not right.complete,
         "reach": (*right.reach[:-1], right.reach[-1] - 1),
         "contiguous": (*right.contiguous[:-1], right.contiguous[-1] - 1),
         "counterexample": None if right.counterexample else sd.check(sd.sliding(1), seq_len=2).counterexample,
     }
 
+    value: Any = wrong[field] if field in wrong else (getattr(right, field) or 0) + 1
+
     def check(*_: object, **__: object) -> Verdict:
-        return replace(right, **{field: wrong[field] if field in wrong else (getattr(right, field) or 0) + 1})
+        return replace(right, **{field: value})
 
     monkeypatch.setattr(agreement, "check", check)
     with pytest.raises(AssertionError):

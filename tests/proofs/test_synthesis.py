@@ -142,7 +142,7 @@ class Stopping(Progress):
         super().__init__("stopping")
         self.steps = steps
 
-    def at(self, done: int, what: str | None = None) -> None:
+    def at(self, done: int | None, what: str | None = None) -> None:
         self.steps -= 1
         if self.steps < 0:
             raise KeyboardInterrupt
