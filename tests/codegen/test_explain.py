@@ -409,13 +409,13 @@ def test_bad_options_get_five_lines(capsys: pytest.CaptureFixture[str], options:
 
 
 def test_bad_calls_get_five_lines() -> None:
-    calls = (
-        lambda: sd.explain("sliding(64)", seq_len=10),  # type: ignore[arg-type]
-        lambda: sd.explain(PER_HEAD, seq_len=10, heads=4),
-        lambda: sd.explain(sd.Stack([PER_HEAD, OWN_CLASSES]), seq_len=10),
-        lambda: sd.explain(sd.sliding(3), seq_len=10, dtype=16),  # type: ignore[arg-type]
+    calls: tuple[tuple[Any, dict[str, Any]], ...] = (
+        ("sliding(64)", {}),
+        (PER_HEAD, {"heads": 4}),
+        (sd.Stack([PER_HEAD, OWN_CLASSES]), {}),
+        (sd.sliding(3), {"dtype": 16}),
     )
-    for call in calls:
+    for pattern, options in calls:
         with pytest.raises(sd.SparseDSLError) as caught:
-            call()
+            sd.explain(pattern, seq_len=10, **options)
         assert_five_lines(str(caught.value))
