@@ -59,6 +59,15 @@ class CompiledAttention:
     def __repr__(self) -> str:
         return f"compile({self.pattern!r})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Modules are not copied or pickled: the pattern is, and is compiled again from the cache.
+        return compile, (self.pattern,)
+
+    @property
+    def causal(self) -> bool:
+        """Whether no query reads a key after its own position."""
+        return bool(self._modules[TILINGS[0].name].CAUSAL)
+
     @overload
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, q_start: int | None = None

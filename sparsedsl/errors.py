@@ -90,6 +90,10 @@ class HeadMismatch(SparseDSLError):
     """Head counts that do not fit each other or the pattern."""
 
 
+class LayerMismatch(SparseDSLError):
+    """A stack and a model with different numbers of layers."""
+
+
 class ShapeMismatch(SparseDSLError):
     """Tensors whose shapes do not fit each other."""
 
