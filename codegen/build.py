@@ -11,6 +11,7 @@ from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import Literal, Protocol, cast, overload
 
+import torch
 from torch import Tensor
 
 from sparsedsl.codegen.emit import emit
@@ -120,8 +121,10 @@ def _tiling_name(q: object) -> str:
     # What no tiling takes is left to the module's own checks; the CPU road has no tiles to fit.
     if not isinstance(q, Tensor) or not q.dim():
         return TILINGS[0].name
-    tiling = tiling_for(q.shape[-1], q.element_size())
-    return (tiling or TILINGS[0 if q.element_size() == 2 else -1]).name
+    size = q.element_size()
+    if q.is_cuda and q.dtype != torch.float64 and torch.is_autocast_enabled("cuda"):
+        size = torch.get_autocast_dtype("cuda").itemsize  # the module casts
+    return (tiling_for(q.shape[-1], size) or TILINGS[0 if size == 2 else -1]).name
 
 
 def compile(pattern: Pattern | PerHead | Stack) -> CompiledAttention:

@@ -6,7 +6,7 @@
 True
 
 Importing this package loads neither torch nor triton: `check`, `prove`, `flow`, `repair`, `synthesise`,
-`compile` and `explain` are imported on first use.
+`compile`, `explain` and `nn` are imported on first use.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from sparsedsl.codegen.build import compile
     from sparsedsl.codegen.explain import explain
+    from sparsedsl.integrations import nn
     from sparsedsl.proofs.certificate import Certificate, certify
     from sparsedsl.proofs.depth.prover import prove
     from sparsedsl.proofs.flow import flow
@@ -75,6 +76,7 @@ __all__ = [
     "explain",
     "flow",
     "full",
+    "nn",
     "offsets",
     "parse",
     "per_head",
@@ -133,6 +135,10 @@ def __getattr__(name: str) -> object:
         from sparsedsl.codegen.explain import explain
 
         return explain
+    if name == "nn":
+        from sparsedsl.integrations import nn
+
+        return nn
     raise AttributeError(f"module 'sparsedsl' has no attribute {name!r}")
 
 

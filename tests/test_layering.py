@@ -25,9 +25,11 @@ BELOW = {
     "patterns": {"ground", "patterns"},
     "proofs": {"ground", "proofs"},
     "codegen": {"ground", "codegen"},
+    "integrations": {"ground", "codegen", "integrations"},
     "face": {"ground", "face"},
 }
-GPU_PACKAGES = {"torch", "triton"}  # codegen alone may import them anywhere
+GPU_PACKAGES = {"torch", "triton"}  # codegen and integrations alone may import them anywhere
+OPTIONAL_PACKAGES = {"transformers"}  # integrations alone may import them, late: the package works without
 SLOW_PACKAGES = {"sympy", "networkx"}  # the house imports them late, wherever it does
 
 
@@ -74,13 +76,15 @@ def floor_of_file(path: PurePosixPath) -> str | None:
         return top
     if top != "sparsedsl":
         return None
+    if path.parts[1] == "integrations":
+        return "integrations"
     return "ground" if len(path.parts) == 2 and path.stem not in FACE else "face"
 
 
 def floor_of_import(name: str) -> str:
     """The floor of an imported `sparsedsl...`; what is neither room nor ground-floor module is the face's."""
     child = [*name.split("."), ""][1]
-    return child if child in ROOMS else "ground" if child in GROUND else "face"
+    return child if child in (*ROOMS, "integrations") else "ground" if child in GROUND else "face"
 
 
 def complaint(floor: str | None, found: Import) -> str | None:
@@ -92,13 +96,15 @@ def complaint(floor: str | None, found: Import) -> str | None:
         return None
     if top == "":
         return "relative import: say sparsedsl..."
-    if top in GPU_PACKAGES and floor != "codegen" and not (floor == "face" and found.late):
+    if top in OPTIONAL_PACKAGES and not (floor == "integrations" and found.late):
+        return f"{floor} must not need {top}"
+    if top in GPU_PACKAGES and floor not in ("codegen", "integrations") and not (floor == "face" and found.late):
         return f"{floor} must not load {top}"
     if top in SLOW_PACKAGES and not found.late:
         return f"{top} is imported inside the function that needs it"
     if top == "sparsedsl":
         target = floor_of_import(found.name)
-        if floor == "face" and target in ROOMS:
+        if floor == "face" and target in (*ROOMS, "integrations"):
             return None if found.late else f"the face imports {target} inside the function that needs it"
         if target not in BELOW[floor]:
             return f"{floor} must not import {target}"
@@ -152,6 +158,11 @@ def test_imports_point_one_way() -> None:
         ("proofs/x.py", "try:\n    import networkx\nexcept ImportError: pass", "inside the function"),
         ("sparsedsl/cli.py", "from sparsedsl.proofs.verdict import check", "inside the function"),
         ("sparsedsl/__init__.py", "import torch", "face must not load torch"),
+        ("sparsedsl/__init__.py", "from sparsedsl.integrations import nn", "inside the function"),
+        ("sparsedsl/integrations/x.py", "from sparsedsl.proofs import verdict", "integrations must not import proofs"),
+        ("sparsedsl/integrations/x.py", "import transformers", "integrations must not need transformers"),
+        ("codegen/x.py", "def f(): import transformers", "codegen must not need transformers"),
+        ("codegen/x.py", "from sparsedsl.integrations import nn", "codegen must not import integrations"),
         ("proofs/verifier.py", "from sparsedsl.proofs.bits import ones", "verifier must not import the prover"),
         ("proofs/verifier_file.py", "def f(): import sparsedsl.proofs", "verifier must not import the prover"),
         ("proofs/verifier.py", "from sparsedsl.normal import normalise", "verifier must not trust"),
@@ -173,6 +184,8 @@ def test_a_broken_rule_is_found(path: str, source: str, message: str) -> None:
         ("proofs/verifier.py", "from sparsedsl.proofs.verifier_file import read\nfrom sparsedsl.rows import Rows"),
         ("proofs/x.py", "from sparsedsl.proofs.verifier import verify"),
         ("codegen/x.py", "import torch, triton\nfrom sparsedsl.codegen.plan import Plan"),
+        ("sparsedsl/integrations/x.py", "import torch\nfrom sparsedsl.codegen.build import compile"),
+        ("sparsedsl/integrations/x.py", "def f(): import transformers"),
     ],
 )
 def test_a_kept_rule_is_not(path: str, source: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -147,7 +148,7 @@ def runs(row_spans: Tensor) -> list[Run]:
     follows = (begin[1:] == begin[:-1]) & (own[1:] == own[:-1] + 1) & ~padded[:-1] | padded[1:] & padded[:-1]
     cuts = [0, *((~follows).nonzero().flatten() + 1).tolist(), len(own)]
     found = []
-    for lo, hi in zip(cuts, cuts[1:], strict=False):
+    for lo, hi in pairwise(cuts):
         if lo < hi:
             start = None if padded[lo] else int(begin[lo])
             found.append(Run(slice(lo, hi), start, int(own[hi - 1]) + 1))
