@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,9 @@ def asked(mask_function: Callable[..., object]) -> Asked:
     Raises
         Unsupported: it holds a part that is neither the causal mask, a window, nor a packing of sequences.
     """
-    causal, window, packed = False, None, None
+    causal = False
+    window: int | None = None
+    packed: Tensor | None = None
     for name, content in _parts(mask_function):
         if name == "causal_mask_function":
             causal = True
@@ -43,8 +46,9 @@ def asked(mask_function: Callable[..., object]) -> Asked:
             assert isinstance(wanted, int)
             window = wanted if window is None else min(window, wanted)
         elif name == "packed_sequence_mask_function" and isinstance(content.get("packed_sequence_mask"), Tensor):
-            packed = content["packed_sequence_mask"]
-            assert isinstance(packed, Tensor)
+            numbers = content["packed_sequence_mask"]
+            assert isinstance(numbers, Tensor)
+            packed = numbers
         else:
             raise _not_honoured(f"a part {name!r} of the mask")
     if not causal:
@@ -52,7 +56,7 @@ def asked(mask_function: Callable[..., object]) -> Asked:
     return Asked(window, packed)
 
 
-def _parts(mask_function: Callable[..., object]) -> Iterator[tuple[str, dict[str, object]]]:
+def _parts(mask_function: Callable[..., object]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parts of an intersection, each by its name and what its closure holds."""
     qualified = getattr(mask_function, "__qualname__", type(mask_function).__name__)
     if getattr(mask_function, "__module__", "") != MASKS:

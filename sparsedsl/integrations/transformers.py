@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def register(
         plain = mask_function is causal_mask_function and attention_mask is None and kv_offset == 0
         if plain and isinstance(q_offset, int) and kv_length == q_offset + q_length:
             return None
-        return spans_untraced(
+        found: Tensor | None = spans_untraced(
             batch_size=batch_size,
             q_length=q_length,
             kv_length=kv_length,
@@ -77,6 +77,7 @@ def register(
             mask_function=mask_function,
             attention_mask=attention_mask,
         )
+        return found
 
     def attention(
         module: torch.nn.Module,
@@ -150,13 +151,13 @@ class Layers:
         )
 
 
-@torch.compiler.disable
-def spans_untraced(*, q_offset: int | Tensor, **sizes: object) -> Tensor | None:
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def spans_untraced(*, q_offset: int | Tensor, **sizes: Any) -> Tensor | None:
     """`spans`; it reads values, so torch.compile runs it between two graphs."""
-    return spans(q_offset=int(q_offset), **sizes)  # type: ignore[arg-type]  # passed on as they came
+    return spans(q_offset=int(q_offset), **sizes)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_spans(
     layers: Layers,
     layer: int,
@@ -176,14 +177,14 @@ def attend_spans(
     if spans is None:
         return attn(query, key, value, scale=scaling)
     rows = spans[:, :, :, 0].cpu()
-    entries = []
+    entries: list[list[tuple[torch.Size, Tensor | None]]] = []
     lo = 0
     while lo < len(rows):
         hi = lo + 1
         while hi < len(rows) and torch.equal(rows[hi], rows[lo]):
             hi += 1
         # Entries with equal spans are run together.
-        pieces = []
+        pieces: list[tuple[torch.Size, Tensor | None]] = []
         for run in runs(rows[lo]):
             q = query[lo:hi, :, run.rows]
             if run.begin is None:
@@ -261,7 +262,7 @@ def _inside(pattern: Layer, window: int) -> bool:
 def _check_name(name: str) -> None:
     taken = ("eager", "sdpa", "flex_attention")
     # transformers reads "flash" as one of its flash kernels, "/" as a kernel to download, "|" as a paged cache.
-    if isinstance(name, str) and name.isidentifier() and "flash" not in name and name not in taken:
+    if str(name).isidentifier() and "flash" not in name and name not in taken:
         return
     raise WrongValue(
         "transformers gives this name a meaning of its own, or none",
@@ -272,7 +273,7 @@ def _check_name(name: str) -> None:
     )
 
 
-def _interfaces() -> tuple[type, type, Callable[..., object]]:
+def _interfaces() -> tuple[Any, Any, Callable[..., object]]:
     try:
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import causal_mask_function

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -34,7 +35,7 @@ def tokens(length: int, batch: int = 2) -> Tensor:
     return torch.randn(batch, length, 32)
 
 
-def gradients(call: torch.nn.Module, weights: torch.nn.Module, x: Tensor) -> list[Tensor]:
+def gradients(call: Callable[[Tensor], Tensor], weights: torch.nn.Module, x: Tensor) -> list[Tensor]:
     """The output, and the gradients of the input and the weights."""
     x = x.detach().requires_grad_()
     torch._dynamo.maybe_mark_dynamic(x, 1)
@@ -184,7 +185,7 @@ def test_activation_checkpointing_changes_nothing(reentrant: bool) -> None:
 
 def test_grad_of_torch_func() -> None:
     layer, x = layer_of(), tokens(30)
-    weights = dict(layer.named_parameters())
+    weights: dict[str, Tensor] = dict(layer.named_parameters())
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
         return cast(Tensor, torch.func.functional_call(layer, weights, (x,)).square().sum())

@@ -60,7 +60,7 @@ def register_oracle(name: str, pattern: Pattern | PerHead | Stack, *, window: in
         if window is not None and others.get("sliding_window"):
             distance = torch.arange(q.shape[2])[:, None] + k.shape[2] - q.shape[2] - torch.arange(k.shape[2])
             mask = mask & (distance < window)
-        out, _ = dense_attention(q, k, v, mask, others["scaling"])
+        out, _ = dense_attention(q, k, v, mask.to(q.device), others["scaling"])
         return out.transpose(1, 2), None
 
     AttentionInterface.register(name, attention)

@@ -1,0 +1,51 @@
+"""Stock models of transformers over a pattern on the GPU: Triton kernels, bf16, compiled static caches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sparsedsl as sd
+
+pytest.importorskip("transformers", reason="transformers is not installed: pip install 'sparsedsl[transformers]'")
+
+from sparsedsl.integrations.transformers import register
+from tests.integrations.models import model_of, register_oracle, words
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]  # the library's compilation warns in many ways
+
+STACK = sd.cycle([(sd.sliding(2) | sd.power() | sd.sink(1)).blocks(64) & sd.causal(), sd.sliding(48)], layers=2)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma3"])
+def test_training_in_bf16_follows_float64(family: str) -> None:
+    register(STACK, "on_gpu")
+    register_oracle("on_gpu_oracle", STACK)
+    tokens = words(2, 1000).cuda()
+    results = []
+    for name, dtype in (
+        ("on_gpu", torch.bfloat16),
+        ("on_gpu_oracle", torch.bfloat16),
+        ("on_gpu_oracle", torch.float64),
+    ):
+        model = model_of(family, name, max_position_embeddings=1024).to("cuda", dtype).train()
+        loss = model(tokens, labels=tokens, use_cache=False).loss
+        results.append([each.double() for each in torch.autograd.grad(loss, [*model.parameters()])])
+    for ours, eager, exact in zip(*results, strict=True):
+        assert (ours - exact).norm() <= 2 * (eager - exact).norm() + 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_generation_with_padded_prompts_equals_each_alone(cache: str) -> None:
+    register(STACK, "on_gpu")
+    model = model_of("llama", "on_gpu").to("cuda", torch.float32)
+    tokens, mask = words(2, 90).cuda(), torch.ones(2, 90, device="cuda")
+    mask[1, :37] = 0
+    options = {"max_new_tokens": 20, "do_sample": False}
+    got = model.generate(tokens, attention_mask=mask, cache_implementation=cache, **options)
+    for row, start in enumerate((0, 37)):
+        alone = tokens[row : row + 1, start:]
+        for _ in range(20):
+            with torch.no_grad():
+                alone = torch.cat([alone, model(alone, use_cache=False).logits[:, -1:].argmax(-1)], 1)
+        assert torch.equal(got[row, -20:], alone[0, -20:])
