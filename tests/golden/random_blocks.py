@@ -34,7 +34,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(random_blocks(block=64, count=3, seed=0) | sliding(128)) & causal()'
-DIGEST = "773b3de0e455"
+DIGEST = "6ae15ad1f545"
 
 
 @triton.jit
@@ -1128,6 +1128,16 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: 
         )
 
 
+def autocast(each: Tensor) -> Tensor:
+    """The tensor in autocast's type where that is on, as torch's own attention takes it; float64 stays."""
+    device = each.device.type if isinstance(each, Tensor) else ""
+    if device not in ("cuda", "cpu") or not torch.is_autocast_enabled(device):
+        return each
+    if not each.is_floating_point() or each.dtype == torch.float64:
+        return each
+    return each.to(torch.get_autocast_dtype(device))
+
+
 def unused(name: str) -> str:
     """The name, or with a number where another module of this process has an operator of that name."""
     number, found = 1, name
@@ -1137,7 +1147,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_773b3de0e455"), mutates_args=())
+@torch.library.custom_op(unused("attention_6ae15ad1f545"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1154,7 +1164,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_773b3de0e455"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_6ae15ad1f545"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1199,6 +1209,63 @@ def attention_gradient(ctx, d_out: Tensor, d_lse: Tensor):
 attention_op.register_autograd(attention_gradient, setup_context=save_for_backward)
 
 
+def mapped(op, info, in_dims, *inputs):
+    """An operator under vmap, whose last two inputs are numbers: the mapped dimension becomes more of the batch."""
+    size = info.batch_size
+    tensors = [
+        each.expand(size, *each.shape) if dim is None else each.movedim(dim, 0)
+        for each, dim in zip(inputs[:-2], in_dims[:-2], strict=True)
+    ]
+    outs = op(*(each.flatten(0, 1) for each in tensors), *inputs[-2:])
+    return tuple(each.unflatten(0, (size, each.shape[0] // size)) for each in outs), (0,) * len(outs)
+
+
+@attention_op.register_vmap
+def _(info, in_dims, *inputs):
+    return mapped(attention_op, info, in_dims, *inputs)
+
+
+@attention_backward_op.register_vmap
+def _(info, in_dims, *inputs):
+    return mapped(attention_backward_op, info, in_dims, *inputs)
+
+
+class Transformed(torch.autograd.Function):
+    """The operator for torch.func, whose transforms do not take a gradient that is registered with an operator."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+        return attention_op(q, k, v, scale, q_start)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        save_for_backward(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx, d_out: Tensor, d_lse: Tensor):
+        return *TransformedBackward.apply(d_out, d_lse, *ctx.saved_tensors, ctx.scale, ctx.q_start), None, None
+
+
+class TransformedBackward(torch.autograd.Function):
+    """The gradient for torch.func; it has none of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs) -> tuple[Tensor, Tensor, Tensor]:
+        return attention_backward_op(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, *d_gradients):
+        raise RuntimeError("attention over a pattern has no second derivative")
+
+
 def attention(
     q: Tensor,
     k: Tensor,
@@ -1215,19 +1282,22 @@ def attention(
         Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
     Units
         Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
-        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients.
+        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
+        inputs are cast, as those of scaled_dot_product_attention are.
     Cost
         Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
     Raises
         InputError: shapes, types, devices or positions that do not fit.
     """
+    q, k, v = autocast(q), autocast(k), autocast(v)
     check_inputs(q, k, v, scale, q_start)
     start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     if factor < 0:
         # The kernels take the maximum of unscaled scores.
         q, factor = -q, -factor
-    out, lse = attention_op(q, k, v, factor, start)
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    out, lse = (Transformed.apply if transformed else attention_op)(q, k, v, factor, start)
     return (out, lse) if return_lse else out
 
 
