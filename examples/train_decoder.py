@@ -125,7 +125,7 @@ def generate(model: Decoder, prompt: Tensor, new: int, *, cached: bool) -> tuple
 def main(arguments: list[str] | None = None) -> None:
     """Check the stack, train, save, load, generate both ways and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--out", type=Path, help="where to save the weights; a temporary folder by default")

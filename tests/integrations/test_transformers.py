@@ -209,7 +209,7 @@ def test_a_compiled_model_equals_eager() -> None:
     tokens = words(2, 33)
     model = model_of("llama", POWER_NAME, layers=1)
     want = loss_and_gradients(model, tokens)
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled: Any = torch.compile(model, backend="aot_eager")
     for got, expected in zip(loss_and_gradients(compiled, tokens), want, strict=True):
         torch.testing.assert_close(got, expected)
     each, padded_tokens, mask = padded([19, 26], "left")
