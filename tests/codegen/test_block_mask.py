@@ -31,7 +31,8 @@ def dense_tiles(
     short = (-q_len % sides[0], -k_len % sides[1])
     padded = torch.nn.functional.pad(matrix, (0, short[1], 0, short[0]))
     tiles = padded.unflatten(2, (-1, sides[1])).unflatten(1, (-1, sides[0]))
-    return tiles.any(-1).any(2).int() + tiles.all(-1).all(2).int()
+    kinds: torch.Tensor = tiles.any(-1).any(2).int() + tiles.all(-1).all(2).int()
+    return kinds
 
 
 def listed(counts: torch.Tensor | None, tiles: torch.Tensor | None, turned: bool = False) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_tables_equal_the_dense_matrix(
     assert mask.shape[-2:] == (q_len, k_len)
 
 
-EXACT = {
+EXACT: dict[str, Pattern | PerHead] = {
     "power blocks": (sd.sliding(5) | sd.power() | sd.sink(1)).blocks(16) & sd.causal(),
     "two strides": (sd.strided(37) | sd.sliding(20)) & sd.causal(),
     "chunks": sd.chunked(48) | sd.where("q < 5"),
