@@ -84,8 +84,8 @@ def runs_of(program: TileProgram, group: Group) -> tuple[Run, ...]:
     singles = [IntegerSet(tuple(segment for segment in each.segments if not _is_endless(segment))) for each in visits]
     if any(singles):
         runs.append(_list_of(group, singles))
-    runs += _endless(group, 1, [_back(each) for each in visits])
-    runs += _endless(group, -1, [_back(each.negate()) - IntegerSet.of([0]) for each in visits])
+    runs += _endless(group, 1, [_back(each, first=0) for each in visits])
+    runs += _endless(group, -1, [_back(each.negate(), first=1) for each in visits])
     return tuple(runs)
 
 
@@ -151,11 +151,11 @@ def _is_endless(segment: Segment) -> bool:
     return segment.lo == -INFINITY or segment.hi == INFINITY
 
 
-def _back(visits: IntegerSet) -> IntegerSet:
-    """The segment that goes on for ever, from 0 on if it also comes from for ever."""
+def _back(visits: IntegerSet, *, first: int) -> IntegerSet:
+    """The segment that goes on for ever; from `first` on if it also comes from for ever."""
     last = visits.segments[-1:]
     endless = IntegerSet(last if last and last[0].hi == INFINITY else ())
-    return endless & IntegerSet.interval(0, INFINITY) if endless and endless.minimum == -INFINITY else endless
+    return endless & IntegerSet.interval(first, INFINITY) if endless and endless.minimum == -INFINITY else endless
 
 
 def _endless(group: Group, sign: int, halves: list[IntegerSet]) -> Iterator[Run]:

@@ -6,15 +6,16 @@ import ast
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from sparsedsl.arithmetic import where
 from sparsedsl.codegen.runs import Listed, Stretch, runs_of
 from sparsedsl.codegen.table import compressed, live_tiles
 from sparsedsl.codegen.table_masks import TableMasks, encoded
 from sparsedsl.codegen.tiles import TileProgram, schedule
 from sparsedsl.codegen.tiling import Tiles
-from sparsedsl.constructors import random_blocks
+from sparsedsl.constructors import random_blocks, sliding
 from sparsedsl.errors import NoNormalForm, Unsupported
 from sparsedsl.index import TRUE, Constant, Q, binary, holds
 from sparsedsl.pattern import Pattern
@@ -29,6 +30,7 @@ def tile(dense: np.ndarray, i: int, j: int, block_m: int, block_n: int) -> np.nd
 
 
 @given(patterns(), sizes, sizes, lengths)
+@example((where("q * k % 4 == 0") | sliding(3) - sliding(2)).blocks(2), 1, 1, 1)
 def test_tiles_equal_dense(pattern: Pattern, block_m: int, block_n: int, length: int) -> None:
     try:
         program = schedule(pattern, block_m, block_n)

@@ -378,5 +378,5 @@ def test_progress_is_told_on_stderr(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr("sparsedsl.progress.SILENT_FOR", 0.0)
     main(["check", "sliding(4)", "--seq-len", "64", "--layers", "9", "--repair"])
     printed = capsys.readouterr()
-    assert printed.err.startswith("edits tried: ")
+    assert "edits tried: " in printed.err
     assert printed.out.startswith("pattern  ")
