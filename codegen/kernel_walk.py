@@ -171,7 +171,6 @@ DKDV = Step(
 class Walker:
     """The walks of one part; masks and tables are the module's."""
 
-    part: Part
     text: PartText
     masks: Masks
     tables: TableRoad
@@ -181,7 +180,7 @@ class Walker:
         """The lines of a kernel between its set-up and its end."""
         lines: list[str] = []
         if len(programs) > 1:
-            lines.append(f"kind = {kind_source(self.part)}")
+            lines.append(f"kind = {kind_source(self.text.part)}")
         for kind, program in enumerate(programs):
             inner = self._loops(program, step) if isinstance(program, LoopProgram) else self._table_loops(program, step)
             if len(programs) > 1:
@@ -251,12 +250,12 @@ class Walker:
                 body = [f"return table_runs({self.tables.number(program.masks)}, ({', '.join(masks)}), i, key_tiles)"]
             lines += [piece for line in body for piece in broken(f"    {line}")]
         groups = []
-        for kind in range(len(self.part.kinds)):
-            heads = tuple(h for h, own in enumerate(self.part.kind_of) if own == kind) or None
+        for kind in range(len(self.text.part.kinds)):
+            heads = tuple(h for h, own in enumerate(self.text.part.kind_of) if own == kind) or None
             groups.append(f"HeadGroup({heads}, runs{self.text.suffix}_of_kind_{kind})")
-        classes = broken(f"        {_classes_source(self.part)},")
+        classes = broken(f"        {_classes_source(self.text.part)},")
         kinds = [f"            {each}," for each in groups]
-        part = ["CpuPart(", f"        {self.part.step},", *classes, "        (", *kinds, "        ),", "    )"]
+        part = ["CpuPart(", f"        {self.text.part.step},", *classes, "        (", *kinds, "        ),", "    )"]
         return "\n".join(lines), "\n".join(part)
 
 

@@ -48,7 +48,7 @@ def part_source(
         for tiles in (tiling.forward, tiling.dq, tiling.dkdv, cpu_tiles)
     )
     text = PartText(part, number, count, masks.constants)
-    walker = Walker(part, text, masks, tables, ragged_keys=any(program.looks_ahead for program in forward))
+    walker = Walker(text, masks, tables, ragged_keys=any(program.looks_ahead for program in forward))
     walks = {
         "walk": walker.kernel_walk(forward, FORWARD, 4),
         "dq_walk": walker.kernel_walk(dq, DQ, 4),

@@ -8,20 +8,11 @@ default run of the tests draws a few of the same kind (tests/test_fuzz.py).
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from itertools import chain
 from math import ceil
-from pathlib import Path
-from time import perf_counter
 
-import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -36,6 +27,7 @@ from sparsedsl.errors import NoNormalForm, Unsupported
 from sparsedsl.index import Predicate, holds
 from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
+from tests import long_run
 from tests.proofs import random_patterns
 from tests.strategies import periodic_patterns
 
@@ -217,52 +209,20 @@ def _check_plan(pattern: Pattern, length: int) -> str:
 def run(count: int, seed: int) -> Counts:
     """Draw and check so many cases."""
     counts = Counts()
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(cases())
-    def every_case(case: Case) -> None:
-        check_case(case, counts)
-
-    with warnings.catch_warnings():
-        # Hypothesis minds that patterns with long sets print long.
-        warnings.simplefilter("ignore", hypothesis.errors.HypothesisWarning)
-        every_case()
+    long_run.check_all(cases(), lambda case: check_case(case, counts), count, seed)
     return counts
 
 
 def main() -> None:
     """Run, print and write the record; a failure ends in Hypothesis's report with the smallest case."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="where to write the record")
-    options = parser.parse_args()
-    start = perf_counter()
-    counts = run(options.cases, options.seed)
-    record = {
-        "what": "random composed patterns: normal form, tile program, table and plan equal `dense`, pair by pair",
-        "command": f"python -m tests.fuzz --cases {options.cases} --seed {options.seed}",
-        "failures": 0,
-        "seed": options.seed,
-        "counts": dict(sorted(counts.kinds.items())),
-        "seconds": round(perf_counter() - start, 1),
-        "versions": {
-            "python": platform.python_version(),
-            "sparsedsl": sparsedsl.__version__,
-            **{name: version(name) for name in ("hypothesis", "numpy", "torch")},
-        },
-    }
-    text = json.dumps(record, indent=2)
-    sys.stdout.write(text + "\n")
-    if options.out:
-        options.out.write_text(text + "\n")
+    long_run.main(
+        "tests.fuzz",
+        (__doc__ or "").splitlines()[0],
+        "random composed patterns: normal form, tile program, table and plan equal `dense`, pair by pair",
+        lambda count, seed: run(count, seed).kinds,
+        cases=20_000,
+        packages=("hypothesis", "numpy", "torch"),
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sparsedsl.integers import IntegerSet
 from sparsedsl.proofs.depth.curves import Curve, Endless, Geometric, Run, runs_through
 from sparsedsl.proofs.depth.facts import Facts
 from sparsedsl.proofs.depth.growth import Counted, Covering, Powers, Rise
@@ -83,8 +82,3 @@ class Lower:
 
 def _geometric(step: Powers | Carries) -> Geometric:
     return Geometric(step.layers, step.reach + 1, step.base**step.power, step.base, step.base - 1)
-
-
-def set_of(bound: Upper | Lower) -> IntegerSet:
-    """The set of distances that a bound is about."""
-    return bound.counted.distances

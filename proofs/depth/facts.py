@@ -57,11 +57,6 @@ class Facts:
         beyond = IntegerSet.interval(1, INFINITY) - distances
         return not any(row & beyond for form in self.outer for row in form.cells[-1][-1].rows)
 
-    def has_edge(self, query: int, key: int, *, inner: bool = True) -> bool:
-        """Whether a unit reads a unit in some layer."""
-        forms = self.inner if inner else self.outer
-        return any(query - key in form.cell_at(query, key).row(query) for form in forms)
-
     @cached_property
     def ahead(self) -> bool:
         """Whether some token may read a key to its right, so that complete means every pair at all."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from itertools import count
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,7 +12,6 @@ from torch import Tensor
 from sparsedsl.arithmetic import where
 from sparsedsl.codegen import plan as planning
 from sparsedsl.codegen.emit import emit
-from sparsedsl.codegen.tiling import Tiles, Tiling
 from sparsedsl.constructors import (
     causal,
     chunked,
@@ -33,9 +29,9 @@ from sparsedsl.constructors import (
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.longnet import longnet
+from tests.codegen.modules import SMALL, imported
 from tests.codegen.oracle import assert_within_rule, dense_attention, dense_mask, random_inputs
 
-SMALL = Tiling("small", 128, 4, Tiles(16, 16, 4, 1), Tiles(16, 16, 4, 1), Tiles(16, 32, 4, 1))
 PATTERNS: dict[str, Pattern | PerHead] = {
     "sliding": sliding(20),
     "power blocks": (sliding(2) | power() | sink(1)).blocks(32) & causal(),
@@ -67,22 +63,6 @@ IN_PARTS: dict[str, Pattern | PerHead] = {
     "longnet": longnet(segments=[16, 32, 64], dilations=[1, 2, 4], heads=4),
 }
 SHAPES = ((1, 1, 4), (97, 97, 4), (31, 83, 2), (53, 20, 1), (1, 77, 1), (20, 210, 2))
-_numbers = count()
-
-
-def load(source: str, folder: Path) -> ModuleType:
-    """Import a module's text from a folder of its own."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    path = folder / f"emitted_{next(_numbers)}.py"
-    path.write_text(source)
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def outcome(module: ModuleType, tensors: list[Tensor], **options: object) -> list[Tensor]:
@@ -114,21 +94,21 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("name", PATTERNS)
-def test_equals_dense(name: str, road: str, tmp_path: Path) -> None:
-    assert_equals_dense(PATTERNS[name], road, tmp_path)
+def test_equals_dense(name: str, road: str) -> None:
+    assert_equals_dense(PATTERNS[name], road)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("name", IN_PARTS)
-def test_parts_equal_dense(name: str, road: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_equal_dense(name: str, road: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "GAIN", float("inf"))
     (*_, last) = planning.plan(IN_PARTS[name]).parts
     assert last.step > 1 or len(planning.plan(IN_PARTS[name]).parts) > 1
-    assert_equals_dense(IN_PARTS[name], road, tmp_path)
+    assert_equals_dense(IN_PARTS[name], road)
 
 
-def assert_equals_dense(pattern: Pattern | PerHead, road: str, folder: Path) -> None:
-    module = load(emit(pattern, SMALL), folder)
+def assert_equals_dense(pattern: Pattern | PerHead, road: str) -> None:
+    module = imported(emit(pattern, SMALL))
     # The interpreter is slow: three shapes, among them more queries than keys.
     for q_len, k_len, key_heads in SHAPES if road == "cpu" else SHAPES[2:5]:
         tensors = random_inputs(4, key_heads, q_len, k_len, 32 if q_len == 97 else 16, torch.float32)
@@ -137,9 +117,9 @@ def assert_equals_dense(pattern: Pattern | PerHead, road: str, folder: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-def test_layouts_scale_start_and_odd_head_dims(road: str, tmp_path: Path) -> None:
+def test_layouts_scale_start_and_odd_head_dims(road: str) -> None:
     pattern = sliding(20)
-    module = load(emit(pattern, SMALL), tmp_path)
+    module = imported(emit(pattern, SMALL))
     tensors = random_inputs(2, 2, 40, 64, 80, torch.float32)
     exact, eager = (expected(pattern, tensors, dtype, 7) for dtype in (torch.float64, torch.float32))
     moved = [each.transpose(1, 2).contiguous().transpose(1, 2) for each in tensors]
@@ -151,9 +131,9 @@ def test_layouts_scale_start_and_odd_head_dims(road: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-def test_rows_without_a_key_are_exactly_empty(road: str, tmp_path: Path) -> None:
+def test_rows_without_a_key_are_exactly_empty(road: str) -> None:
     pattern = PATTERNS["rows without keys"]
-    module = load(emit(pattern, SMALL), tmp_path)
+    module = imported(emit(pattern, SMALL))
     q, k, v, _ = (each.requires_grad_() for each in random_inputs(2, 2, 40, 40, 16, torch.float32))
     out, lse = module.attention(q, k, v, return_lse=True)
     dead = torch.arange(40) % 3 != 1
@@ -165,12 +145,12 @@ def test_rows_without_a_key_are_exactly_empty(road: str, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-def test_without_its_masks_the_comparison_fails(road: str, tmp_path: Path) -> None:
+def test_without_its_masks_the_comparison_fails(road: str) -> None:
     pattern = sliding(20)
     mask = r"(def mask_\d+\(q, k\):\n    return ).*"
     source, changed = re.subn(mask, r"\g<1>(q == q) & (k == k)", emit(pattern, SMALL))
     assert changed
-    module = load(source, tmp_path)
+    module = imported(source)
     tensors = random_inputs(2, 2, 97, 97, 16, torch.float32)
     exact, got = expected(pattern, tensors, torch.float64), outcome(module, tensors)
     for ours, want in zip(got, exact, strict=True):

@@ -11,28 +11,19 @@ first one that fails; the default run of the tests draws a few (tests/proofs/tes
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
-import warnings
 from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from time import perf_counter
 
-import hypothesis
 import networkx as nx
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import sparsedsl
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 from sparsedsl.proofs.verdict import Verdict, check
+from tests import long_run
 from tests.proofs.brute_force import Matrix, contiguous, first_gap, graph, scope
 from tests.proofs.random_patterns import heads, patterns, stacks
 
@@ -174,52 +165,20 @@ def compare(case: Case, counts: Counter[str]) -> Verdict:
 def run(count: int, seed: int) -> Counter[str]:
     """Draw and compare so many cases."""
     counts: Counter[str] = Counter()
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(cases())
-    def every_case(case: Case) -> None:
-        compare(case, counts)
-
-    with warnings.catch_warnings():
-        # Hypothesis minds that patterns with long sets print long.
-        warnings.simplefilter("ignore", hypothesis.errors.HypothesisWarning)
-        every_case()
+    long_run.check_all(cases(), lambda case: compare(case, counts), count, seed)
     return counts
 
 
 def main() -> None:
     """Run, print and write the record; a failure ends in Hypothesis's report with the smallest case."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=5_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="where to write the record")
-    options = parser.parse_args()
-    start = perf_counter()
-    counts = run(options.cases, options.seed)
-    record = {
-        "what": "random patterns, heads and stacks of at most 200 tokens: `check` equals searches of networkx",
-        "command": f"python -m tests.proofs.agreement --cases {options.cases} --seed {options.seed}",
-        "failures": 0,
-        "seed": options.seed,
-        "counts": dict(sorted(counts.items())),
-        "seconds": round(perf_counter() - start, 1),
-        "versions": {
-            "python": platform.python_version(),
-            "sparsedsl": sparsedsl.__version__,
-            **{name: version(name) for name in ("hypothesis", "networkx", "numpy")},
-        },
-    }
-    text = json.dumps(record, indent=2)
-    sys.stdout.write(text + "\n")
-    if options.out:
-        options.out.write_text(text + "\n")
+    long_run.main(
+        "tests.proofs.agreement",
+        (__doc__ or "").splitlines()[0],
+        "random patterns, heads and stacks of at most 200 tokens: `check` equals searches of networkx",
+        run,
+        cases=5_000,
+        packages=("hypothesis", "networkx", "numpy"),
+    )
 
 
 if __name__ == "__main__":
