@@ -180,7 +180,9 @@ def one_layer(call: str, pattern: object) -> Pattern | PerHead:
             where=f"{call}({pattern})",
             got=f"a Stack of {len(pattern)} layers",
             expected="one layer's pattern",
-            hint=f"[{call}(stack[layer]) for layer in range({len(pattern)})]",
+            hint="sparsedsl build STACK -o kernels/"
+            if call == "build"
+            else f"[{call}(stack[layer]) for layer in range({len(pattern)})]",
         )
     raise WrongType(
         f"{call} takes a pattern",

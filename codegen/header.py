@@ -16,12 +16,14 @@ from sparsedsl.live import live_pairs
 from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 
+# The licence of sparsedsl, whose text emitted modules contain.
+LICENCE = "# SPDX-License-Identifier: Apache-2.0"
 # Waste is stated at this length.
 EXAMPLE_LENGTH = 131072
 
 
 def header(pattern: Pattern | PerHead, tiling: Tiling, parts: Sequence[tuple[Part, tuple[Program, ...]]]) -> str:
-    """The module docstring of an emitted module."""
+    """The licence line and the docstring of an emitted module."""
     lines = [
         f"Attention over {_short(str(pattern))}: forward and backward.",
         "",
@@ -52,7 +54,7 @@ def header(pattern: Pattern | PerHead, tiling: Tiling, parts: Sequence[tuple[Par
         "           row_max, row_sum [BLOCK_M]: running maximum and sum of the softmax, base 2 inside",
     ]
     body = "\n".join(lines).replace("\\", "\\\\").replace('"""', "'''")
-    return f'"""{body}\n"""\n'
+    return f'{LICENCE}\n"""{body}\n"""\n'
 
 
 def _order_line(part: Part) -> str:

@@ -2,17 +2,22 @@
 
     python examples/train_decoder.py
 
-takes under a minute on two CPU cores and runs on a GPU where there is one. The text needs memory: each line names a
-colour for three animals and asks for one of them at its end, so the answer stands far from the question.
+takes under a minute on two CPU cores and runs on a GPU where there is one. The attention of the model is a package that
+`build_package` writes first, as `sparsedsl build STACK -o kernels/` does; the model itself imports torch and that package.
+The text needs memory: each line names a colour for three animals and asks for one of them at its end, so the answer
+stands far from the question.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import torch
@@ -20,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import sparsedsl as sd
-from sparsedsl.integrations.nn import KeysAndValues, SparseAttention
+from sparsedsl.codegen.package import build_package
 
 ANIMALS = ("cat", "dog", "owl", "fox", "hen")
 COLOURS = ("red", "blue", "green", "black", "white")
@@ -30,6 +35,8 @@ NUMBER = {letter: number for number, letter in enumerate(LETTERS)}
 # Layer by layer: near keys, then powers of two. Together they reach every earlier token; `check` proves it.
 LAYERS = sd.cycle([sd.sliding(24), sd.sliding(4) | sd.power() | sd.sink(4) & sd.causal()], layers=4)
 CONTEXT = 128
+
+KeysAndValues = tuple[Tensor, Tensor]
 
 
 def text_of(lines: int, seed: int) -> str:
@@ -54,29 +61,36 @@ def decoded(tokens: Tensor) -> str:
 
 
 class Layer(torch.nn.Module):
-    """Sparse attention and two dense maps, each beside a residual connection."""
+    """Sparse attention by the kernels of this layer, and two dense maps, each beside a residual connection."""
 
-    def __init__(self, dim: int, pattern: sd.Pattern | sd.PerHead) -> None:
+    def __init__(self, dim: int, kernels: ModuleType, number: int) -> None:
         super().__init__()
+        self.kernels, self.number = kernels, number
         self.before_attention, self.before_maps = torch.nn.LayerNorm(dim), torch.nn.LayerNorm(dim)
-        self.attention = SparseAttention(dim, dim // 16, pattern, key_heads=dim // 32)
+        # Two query heads share a key head.
+        self.q, self.o = torch.nn.Linear(dim, dim), torch.nn.Linear(dim, dim)
+        self.k, self.v = torch.nn.Linear(dim, dim // 2), torch.nn.Linear(dim, dim // 2)
         self.maps = torch.nn.Sequential(torch.nn.Linear(dim, 4 * dim), torch.nn.GELU(), torch.nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor, past: KeysAndValues | None) -> tuple[Tensor, KeysAndValues]:
         """(batch, length, dim) in and out, with the keys and values so far."""
-        out, past = self.attention.extend(self.before_attention(x), past)
-        x = x + out
-        return x + self.maps(self.before_maps(x)), past
+        inside = self.before_attention(x)
+        q, k, v = (project(inside).unflatten(-1, (-1, 16)).transpose(1, 2) for project in (self.q, self.k, self.v))
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        out = self.kernels.attention(q, k, v, layer=self.number)
+        x = x + self.o(out.transpose(1, 2).flatten(2))
+        return x + self.maps(self.before_maps(x)), (k, v)
 
 
 class Decoder(torch.nn.Module):
-    """A decoder over `LAYERS`, with learned positions."""
+    """A decoder with as many layers as the kernels have patterns for, and learned positions."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, kernels: ModuleType) -> None:
         super().__init__()
         self.words = torch.nn.Embedding(len(LETTERS), dim)
         self.places = torch.nn.Embedding(CONTEXT, dim)
-        self.layers = torch.nn.ModuleList(Layer(dim, pattern) for pattern in LAYERS)
+        self.layers = torch.nn.ModuleList(Layer(dim, kernels, number) for number in range(kernels.LAYERS))
         self.end = torch.nn.Sequential(torch.nn.LayerNorm(dim), torch.nn.Linear(dim, len(LETTERS)))
 
     def forward(self, tokens: Tensor, cache: list[KeysAndValues] | None = None) -> tuple[Tensor, list[KeysAndValues]]:
@@ -88,6 +102,13 @@ class Decoder(torch.nn.Module):
             x, past = layer(x, cache[number] if cache else None)
             kept.append(past)
         return cast(Tensor, self.end(x)), kept
+
+
+def built(folder: Path) -> ModuleType:
+    """The package of kernels for `LAYERS`, written to folder/decoder_kernels and imported."""
+    build_package(LAYERS, folder / "decoder_kernels")
+    sys.path.insert(0, str(folder))
+    return import_module("decoder_kernels")
 
 
 def train(model: Decoder, tokens: Tensor, steps: int, batch: int) -> list[float]:
@@ -128,8 +149,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--out", type=Path, help="where to save the weights; a temporary folder by default")
+    parser.add_argument("--out", type=Path, help="a folder for the weights and the kernels; a temporary one by default")
     options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        run(options, options.out or Path(folder))
+
+
+def run(options: argparse.Namespace, folder: Path) -> None:
+    """All of it, with files in the folder."""
     start = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -138,16 +165,15 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{LAYERS}\n  at {CONTEXT} tokens: {'complete' if verdict.complete else 'INCOMPLETE'}, depth {verdict.depth}")
 
     tokens = encoded(text_of(1000, seed=1)).to(device)
-    model = Decoder(options.dim).to(device)
+    kernels = built(folder)
+    model = Decoder(options.dim, kernels).to(device)
     weights = sum(weight.numel() for weight in model.parameters())
     print(f"training {weights:,} weights on {len(tokens):,} letters, {device}")
     losses = train(model, tokens, options.steps, options.batch)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = options.out or Path(folder) / "decoder.pt"
-        torch.save(model.state_dict(), path)
-        loaded = Decoder(options.dim).to(device).eval()
-        loaded.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+    torch.save(model.state_dict(), folder / "decoder.pt")
+    loaded = Decoder(options.dim, kernels).to(device).eval()
+    loaded.load_state_dict(torch.load(folder / "decoder.pt", weights_only=True, map_location=device))
 
     prompt = encoded(text_of(2, seed=2) + "cat:blue;owl:red;hen:green?")[None].to(device)
     new = min(40, CONTEXT - prompt.shape[1])

@@ -13,8 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_it_trains_saves_loads_and_generates(tmp_path: Path) -> None:
-    saved = tmp_path / "decoder.pt"
-    sizes = ["--steps", "15", "--dim", "32", "--batch", "2", "--out", str(saved)]
+    sizes = ["--steps", "15", "--dim", "32", "--batch", "2", "--out", str(tmp_path)]
     command = [sys.executable, "examples/train_decoder.py", *sizes]
     # Installed or not, the checkout under test is the one that runs.
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = {command[1:]!r}; import runpy; "
@@ -25,4 +24,4 @@ def test_it_trains_saves_loads_and_generates(tmp_path: Path) -> None:
     assert "generation with the cache equals recomputation: " in done.stdout
     first, last = map(float, *re.findall(r"loss (\S+) -> (\S+);", done.stdout))
     assert last < first - 0.3
-    assert torch.load(saved, weights_only=True)["words.weight"].shape[1] == 32
+    assert torch.load(tmp_path / "decoder.pt", weights_only=True)["words.weight"].shape[1] == 32

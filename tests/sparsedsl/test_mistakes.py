@@ -386,10 +386,10 @@ def test_usage_mistakes_have_five_lines(capsys: pytest.CaptureFixture[str]) -> N
         (
             "build sliding(4) -o no/such/folder/x.py",
             [
-                "WrongValue: the module can't be written",
+                "WrongValue: the kernels can't be written",
                 "  where     sparsedsl build 'sliding(4)' -o no/such/folder/x.py",
                 "  got       no/such/folder/x.py: No such file or directory",
-                "  expected  a file in a folder that exists and may be written",
+                "  expected  a place that may be written: a file in a folder that exists, or a folder",
                 "  try       -o attention.py",
             ],
         ),
@@ -400,7 +400,27 @@ def test_usage_mistakes_have_five_lines(capsys: pytest.CaptureFixture[str]) -> N
                 "  where     build(cycle([sliding(4)], layers=3))",
                 "  got       a Stack of 3 layers",
                 "  expected  one layer's pattern",
-                "  try       [build(stack[layer]) for layer in range(3)]",
+                "  try       sparsedsl build STACK -o kernels/",
+            ],
+        ),
+        (
+            "build sliding(4) -o x.py --tiling half128 --tiling half256",
+            [
+                "WrongValue: a module has one tiling",
+                "  where     sparsedsl build 'sliding(4)' -o x.py --tiling half128 --tiling half256",
+                "  got       --tiling half128 --tiling half256",
+                "  expected  one, or a package",
+                "  try       -o x/",
+            ],
+        ),
+        (
+            "build sliding(4) -o two-words/",
+            [
+                "WrongValue: a package needs a name that can be imported",
+                "  where     -o two-words/",
+                "  got       two-words",
+                "  expected  letters, digits and _, no digit first",
+                "  try       -o two_words/",
             ],
         ),
     ],
