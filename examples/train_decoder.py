@@ -3,7 +3,7 @@
     python examples/train_decoder.py
 
 takes under a minute on two CPU cores and runs on a GPU where there is one. The attention of the model is a package that
-`build_package` writes first, as `sparsedsl build STACK -o kernels/` does; the model itself imports torch and that package.
+`build_package` writes first, as `sparsedsl build STACK -o kernels/` does; the model imports torch and that package.
 The text needs memory: each line names a colour for three animals and asks for one of them at its end, so the answer
 stands far from the question.
 """
