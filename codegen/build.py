@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sparsedsl.codegen.emit import emit
-from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
+from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, Tiling, tiling_for, tilings_here
 from sparsedsl.errors import UnknownName, Unsupported, WrongType, shown
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
@@ -55,7 +56,8 @@ class CompiledAttention:
     def __init__(self, pattern: Pattern | PerHead) -> None:
         self.pattern = pattern
         # Every tiling at once: nothing is emitted or imported inside a call, which torch.compile may trace.
-        self._modules = {tiling.name: load(emit(pattern, tiling)) for tiling in TILINGS}
+        self._tilings = tilings_here()
+        self._modules = {tiling.name: load(emit(pattern, tiling)) for tiling in self._tilings}
 
     def __repr__(self) -> str:
         return f"compile({self.pattern!r})"
@@ -67,7 +69,7 @@ class CompiledAttention:
     @property
     def causal(self) -> bool:
         """Whether no query reads a key after its own position."""
-        return bool(self._modules[TILINGS[0].name].CAUSAL)
+        return bool(self._modules[self._tilings[0].name].CAUSAL)
 
     @overload
     def __call__(
@@ -109,7 +111,7 @@ class CompiledAttention:
         return_lse: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Softmax attention over the pattern; see `attention` in the emitted module, `source()`."""
-        module = self._modules[_tiling_name(q)]
+        module = self._modules[_tiling_for(q, self._tilings).name]
         return cast(AttentionModule, module).attention(q, k, v, scale=scale, q_start=q_start, return_lse=return_lse)
 
     def source(self, tiling: str = TILINGS[0].name) -> str:
@@ -117,14 +119,14 @@ class CompiledAttention:
         return emit(self.pattern, tiling_named(tiling))
 
 
-def _tiling_name(q: object) -> str:
+def _tiling_for(q: object, tilings: Sequence[Tiling]) -> Tiling:
     # What no tiling takes is left to the module's own checks; the CPU road has no tiles to fit.
     if not isinstance(q, Tensor) or not q.dim():
-        return TILINGS[0].name
+        return tilings[0]
     size = q.element_size()
     if q.is_cuda and q.dtype != torch.float64 and torch.is_autocast_enabled("cuda"):
         size = torch.get_autocast_dtype("cuda").itemsize  # the module casts
-    return (tiling_for(q.shape[-1], size) or TILINGS[0 if size == 2 else -1]).name
+    return tiling_for(q.shape[-1], size, tilings) or tilings[0 if size == 2 else -1]
 
 
 def compile(pattern: Pattern | PerHead | Stack) -> CompiledAttention:
@@ -158,14 +160,14 @@ def build_module(pattern: Pattern | PerHead | Stack, path: str | Path, *, tiling
 
 def tiling_named(name: str) -> Tiling:
     """The tiling with this name."""
-    for tiling in TILINGS:
-        if tiling.name == name:
-            return tiling
+    known = {tiling.name: tiling for tiling in (*TILINGS, *SMALL_TILINGS)}
+    if name in known:
+        return known[name]
     raise UnknownName(
         "there is no tiling of this name",
         where=f"tiling={name!r}",
         got=name,
-        expected=f"one of {', '.join(tiling.name for tiling in TILINGS)}",
+        expected=f"one of {', '.join(known)}",
         hint=f"tiling={TILINGS[0].name!r}",
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +35,35 @@ class Tiling:
     tall: Tiles | None = None
 
 
-# Measured on an H200 where 16-bit; the others fit the 227 KB of shared memory of its multiprocessors.
+_SINGLE = (
+    Tiling("single128", 128, 4, Tiles(64, 32, 4, 2), Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
+    # In larger tiles, products of float32 over 256 compile for minutes.
+    Tiling("single256", 256, 4, Tiles(32, 16, 4, 1), Tiles(16, 16, 4, 1), Tiles(16, 16, 4, 1)),
+)
+# For compute capability 9.0: measured on an H200 where 16-bit.
 TILINGS = (
     Tiling("half128", 128, 2, Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(128, 64, 4, 2)),
     Tiling("half256", 256, 2, Tiles(128, 64, 8, 2), Tiles(64, 64, 8, 2), Tiles(64, 64, 8, 2)),
-    Tiling("single256", 256, 4, Tiles(64, 32, 4, 2), Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1)),
+    *_SINGLE,
+)
+# For every other card: they fit 99 KB of shared memory on 8.9 and 12.0, and what 8.0 and 10.0 have. Not measured.
+SMALL_TILINGS = (
+    Tiling("half128_small", 128, 2, Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2)),
+    Tiling("half256_small", 256, 2, Tiles(64, 32, 4, 2), Tiles(64, 32, 8, 1), Tiles(64, 32, 8, 1)),
+    *_SINGLE,
 )
 
 
-def tiling_for(head_dim: int, element_size: int) -> Tiling | None:
+def tilings_here() -> tuple[Tiling, ...]:
+    """The tilings for this machine's GPU: the measured ones on Hopper and where there is none, else the small ones."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0):
+        return SMALL_TILINGS
+    return TILINGS
+
+
+def tiling_for(head_dim: int, element_size: int, tilings: Sequence[Tiling] = TILINGS) -> Tiling | None:
     """The smallest tiling that takes this head dimension and element size; None where none does."""
-    for tiling in TILINGS:  # in the order of head dims; a plain loop, which torch.compile can trace
+    for tiling in tilings:  # in the order of head dims; a plain loop, which torch.compile can trace
         if tiling.bytes == element_size and head_dim <= tiling.head_dim:
             return tiling
     return None

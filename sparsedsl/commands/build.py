@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsedsl.commands.shared import DONE, Commands, add_pattern, resolved
 from sparsedsl.errors import WrongValue
+
+if TYPE_CHECKING:
+    from sparsedsl.codegen.ahead import Ahead
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def declare(commands: Commands) -> None:
@@ -24,9 +31,16 @@ def declare(commands: Commands) -> None:
         "--tiling",
         action="append",
         metavar="NAME",
-        help="half128, half256 or single256: type and head dim; a module has one (default half128), "
-        "a package those that are named (default all)",
+        help="half128, half256, single128 or single256: type and head dim; half128_small, half256_small: for GPUs that "
+        "are not Hopper; a module has one (default half128), a package those that are named (default the first four)",
     )
+    parser.add_argument(
+        "--aot",
+        metavar="ARCHS",
+        help="compile the kernels of a package for these GPUs, such as sm_90 or sm_80,sm_90; needs no GPU",
+    )
+    parser.add_argument("--head-dim", type=int, action="append", metavar="D", help="compiled by --aot; default 128")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="compiled by --aot; default bf16")
     parser.set_defaults(run=run)
 
 
@@ -46,11 +60,19 @@ def run(options: argparse.Namespace) -> int:
             expected="one, or a package",
             hint=f"-o {Path(options.output).stem}/",
         )
+    if a_module and options.aot:
+        raise WrongValue(
+            "a module holds text only",
+            got=f"--aot {options.aot}",
+            expected="a package where kernels are compiled ahead",
+            hint=f"-o {Path(options.output).stem}/",
+        )
     try:
         if a_module:
             build_module(pattern, options.output, tiling=names[0] if names else TILINGS[0].name)
         else:
-            build_package(pattern, options.output, tilings=[tiling_named(name) for name in names] or TILINGS)
+            tilings = [tiling_named(name) for name in names] or TILINGS
+            build_package(pattern, options.output, tilings=tilings, ahead=_ahead(options))
     except OSError as error:
         raise WrongValue(
             "the kernels can't be written",
@@ -60,3 +82,27 @@ def run(options: argparse.Namespace) -> int:
         ) from None
     print(f"wrote {options.output}")
     return DONE
+
+
+def _ahead(options: argparse.Namespace) -> list[Ahead]:
+    """What to compile: every combination of the architectures, types and head dims that were named."""
+    if options.aot is None:
+        return []
+    import torch
+
+    from sparsedsl.codegen.ahead import Ahead
+
+    names = options.aot.split(",")
+    if not all(re.fullmatch(r"sm_\d{2,3}", name) for name in names):
+        raise WrongValue(
+            "no such GPU architecture",
+            got=f"--aot {options.aot}",
+            expected="sm_ and a compute capability, several with commas between",
+            hint="--aot sm_90",
+        )
+    return [
+        Ahead(int(name.removeprefix("sm_")), getattr(torch, DTYPES[dtype]), head_dim)
+        for name in names
+        for dtype in options.dtype or ["bf16"]
+        for head_dim in options.head_dim or [128]
+    ]

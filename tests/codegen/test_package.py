@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_the_kernels_of_the_head_dim_and_type_are_chosen(tmp_path: Path, monkeyp
         q = torch.empty(1, 1, 1, head_dim, dtype=dtype)
         kernels.attention(q, q, q)
     assert called == [
-        f"kernels_by_tiling.pattern_0_{name}" for name in ("half128", "half256", "single256", "single256")
+        f"kernels_by_tiling.pattern_0_{name}" for name in ("half128", "half256", "single128", "single256")
     ]
 
 
@@ -103,3 +104,64 @@ def test_an_earlier_build_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(errors.WrongValue, match=r"not from a build(.|\n)*mine\.py"):
         build_package(FAR, folder)
     assert files(folder) == before
+
+
+# Launches as on the GPU that the package was built for, in another process; says which kernels Triton found.
+LAUNCH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from triton import knobs
+import kernels_ahead
+from sparsedsl.codegen.ahead import compiled_ahead
+hits = []
+knobs.compilation.listener = lambda *, cache_hit, metadata, **_: hits.append((metadata["name"], cache_hit))
+(module,) = kernels_ahead.MODULES[0][2]
+compiled_ahead(module, 90, dtype=torch.bfloat16, head_dim=64)
+print(sorted(hits))
+"""
+
+
+SHARED = """
+import torch
+from sparsedsl import sliding
+from sparsedsl.codegen.ahead import compiled_ahead
+from sparsedsl.codegen.build import load
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.tiling import SMALL_TILINGS
+for tiling in SMALL_TILINGS[:2]:
+    module = load(emit(sliding(200), tiling))
+    for kernel in compiled_ahead(module, 120, dtype=torch.bfloat16, head_dim=tiling.head_dim):
+        print(kernel.name, kernel.metadata.shared)
+"""
+
+
+def output(command: Sequence[str], cache: Path) -> str:
+    """What a Python that compiles prints; the interpreter of these tests compiles nothing."""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "TRITON_INTERPRET": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_kernels_compiled_ahead_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "built" / "kernels_ahead"
+    words = ["build", str(NEAR), "-o", str(folder), "--tiling", "half128", "--aot", "sm_90", "--head-dim", "64"]
+    output(["-m", "sparsedsl", *words], tmp_path / "unused")
+    kernels = [each for each in sorted((folder / "kernels").rglob("*")) if each.is_file()]
+    assert len(kernels) == 4 * 3
+    for each in kernels:
+        assert str(ROOT).encode() not in each.read_bytes(), "names a folder of this machine"
+    moved = folder.parent.rename(tmp_path / "moved")
+    names = ("dkdv_kernel", "dq_kernel", "forward_kernel", "rows_kernel")
+    for _ in range(2):  # an empty cache, and one that has them
+        assert output(["-c", LAUNCH, str(moved)], tmp_path / "cache") == f"{[(name, True) for name in names]}\n"
+    assert len([*(tmp_path / "cache").iterdir()]) == 4
+    build_package(NEAR, moved / "kernels_ahead", tilings=TILINGS[:1])
+    assert not (moved / "kernels_ahead" / "kernels").exists()
+
+
+def test_small_tilings_fit_99_kb(tmp_path: Path) -> None:
+    lines = [line.split() for line in output(["-c", SHARED], tmp_path).splitlines()]
+    assert [name for name, _ in lines] == 2 * ["forward_kernel", "rows_kernel", "dq_kernel", "dkdv_kernel"]
+    assert max(int(size) for _, size in lines) <= 99 * 1024

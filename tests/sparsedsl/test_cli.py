@@ -169,7 +169,7 @@ class TestBuild:
         assert "sliding(16) | sink(2) & causal()" in source.splitlines()[1]
 
     def test_the_header_s_command_builds_the_same_bytes(self, capsys: Output, tmp_path: Path) -> None:
-        for number, tiling in enumerate(("half128", "half256", "single256")):
+        for number, tiling in enumerate(("half128", "half256", "single128", "single256", "half256_small")):
             file, again = tmp_path / f"{number}.py", tmp_path / f"{number}_again.py"
             words = ["build", "where('q - k < 9') & causal()", "-o", str(file), "--tiling", tiling]
             assert run(words, capsys)[0] == 0

@@ -414,6 +414,36 @@ def test_usage_mistakes_have_five_lines(capsys: pytest.CaptureFixture[str]) -> N
             ],
         ),
         (
+            "build sliding(4) -o x.py --aot sm_90",
+            [
+                "WrongValue: a module holds text only",
+                "  where     sparsedsl build 'sliding(4)' -o x.py --aot sm_90",
+                "  got       --aot sm_90",
+                "  expected  a package where kernels are compiled ahead",
+                "  try       -o x/",
+            ],
+        ),
+        (
+            "build sliding(4) -o x/ --aot hopper",
+            [
+                "WrongValue: no such GPU architecture",
+                "  where     sparsedsl build 'sliding(4)' -o x/ --aot hopper",
+                "  got       --aot hopper",
+                "  expected  sm_ and a compute capability, several with commas between",
+                "  try       --aot sm_90",
+            ],
+        ),
+        (
+            "build sliding(4) -o x/ --aot sm_90 --head-dim 512",
+            [
+                "OutOfRange: the package has no kernels for this head dim and type",
+                "  where     build",
+                "  got       head dim 512, torch.bfloat16; tilings half128, half256, single128, single256",
+                "  expected  up to 128 in 2 bytes, up to 256 in 2 bytes, up to 128 in 4 bytes, up to 256 in 4 bytes",
+                "  try       a head dim of the model, or another --tiling",
+            ],
+        ),
+        (
             "build sliding(4) -o two-words/",
             [
                 "WrongValue: a package needs a name that can be imported",

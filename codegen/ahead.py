@@ -1,0 +1,137 @@
+"""Compile the kernels of an emitted module for a GPU that need not be there, by way of the module's own launches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+# Enough queries and keys for every kernel of a module to have a tile, in every residue class too.
+LENGTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Kernels to compile ahead: for a compute capability (90 for sm_90), a type and a head dimension."""
+
+    arch: int
+    dtype: torch.dtype
+    head_dim: int
+
+
+def compile_into(folder: Path, wanted: Ahead, file: Path) -> None:
+    """Compile the kernels of the emitted module in `file` into the folder, which has the form of Triton's cache.
+
+    Raises
+        What Triton raises where a kernel can't be compiled.
+    """
+    module = _imported(file)
+    folder.mkdir(exist_ok=True)
+    with cached_in(folder):
+        compiled_ahead(module, wanted.arch, dtype=wanted.dtype, head_dim=wanted.head_dim)
+
+
+def compiled_ahead(module: ModuleType, arch: int, *, dtype: torch.dtype, head_dim: int) -> list[Any]:
+    """The kernels that a forward and a backward call launch on a GPU of compute capability `arch` (90 for sm_90).
+
+    They are Triton's own CompiledKernel objects, with metadata and machine code. Triton keeps them in its cache, where
+    a run on such a GPU finds them: nothing of a key depends on the GPU but its architecture.
+
+    Cost
+        Triton's compile time: seconds a kernel.
+    Raises
+        What Triton raises where a kernel can't be compiled.
+    """
+    q, k, v = (torch.zeros(1, heads, LENGTH, head_dim, dtype=dtype) for heads in (module.HEADS or 2, 1, 1))
+    with launches_compile(GPUTarget("cuda", arch, 32)) as kernels:
+        out, lse = module.launch_forward(q, k, v, 1.0, 0)
+        module.launch_backward(out, lse, q, k, v, out, lse, 1.0, 0)
+    return kernels
+
+
+@contextmanager
+def launches_compile(target: GPUTarget) -> Iterator[list[Any]]:
+    """A launch inside compiles for the target and runs nothing; gives the list of the kernels, as they come."""
+    kernels: list[Any] = []
+    before, launch = driver._active, JITFunction.run  # `driver.active` would look for a GPU
+
+    def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        kernels.append(launch(self, *args, grid=grid, warmup=True, **options))
+
+    driver.set_active(_Absent(target))
+    JITFunction.run = only_compile
+    try:
+        yield kernels
+    finally:
+        JITFunction.run = launch
+        driver._active = before
+
+
+class _Absent:
+    """What Triton asks a driver while it compiles."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> str:
+        # Triton keeps compiled kernels by device: a name that no device has, one for each target.
+        return f"{self.target.backend} {self.target.arch}"
+
+    def get_current_stream(self, device: object) -> int:
+        return 0
+
+
+@contextmanager
+def cached_in(folder: Path) -> Iterator[None]:
+    """Triton's cache is the folder, and keeps what a run needs: for each kernel, its machine code and its metadata.
+
+    Nothing in it names a folder of this machine: it can be moved, and is the same each time.
+    """
+    propagate, knobs.propagate_env = knobs.propagate_env, False
+    try:
+        with knobs.cache.scope(), knobs.compilation.scope():
+            knobs.cache.dir = str(folder)
+            knobs.compilation.store_binary_only = True
+            # Lines name files. Not by the environment, which would be part of the key.
+            knobs.compilation.disable_line_info = True
+            yield
+    finally:
+        knobs.propagate_env = propagate
+    for group in sorted(folder.glob("*/__grp__*.json")):
+        names = sorted(json.loads(group.read_text("utf-8"))["child_paths"])
+        kept = [name for name in names if name.endswith((".cubin", ".json"))]
+        for name in set(names) - {*kept}:
+            (group.parent / name).unlink()
+        (described,) = (group.parent / name for name in kept if name.endswith(".json"))
+        metadata = json.loads(described.read_text("utf-8")) | {"extern_libs": []}
+        described.write_text(json.dumps(metadata), "utf-8")
+        group.write_text(json.dumps({"child_paths": {name: name for name in kept}}), "utf-8")
+
+
+def _imported(file: Path) -> ModuleType:
+    """The module in a file, under a name of its own for as long as its import takes."""
+    spec = spec_from_file_location(f"sparsedsl_ahead_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[spec.name]
+    return module
