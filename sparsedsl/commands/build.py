@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsedsl.commands.shared import DONE, Commands, add_pattern, resolved
 from sparsedsl.errors import WrongValue
+from sparsedsl.progress import working
 
 
 def declare(commands: Commands) -> None:
@@ -47,10 +48,11 @@ def run(options: argparse.Namespace) -> int:
             hint=f"-o {Path(options.output).stem}/",
         )
     try:
-        if a_module:
-            build_module(pattern, options.output, tiling=names[0] if names else TILINGS[0].name)
-        else:
-            build_package(pattern, options.output, tilings=[tiling_named(name) for name in names] or TILINGS)
+        with working("emitting"):
+            if a_module:
+                build_module(pattern, options.output, tiling=names[0] if names else TILINGS[0].name)
+            else:
+                build_package(pattern, options.output, tilings=[tiling_named(name) for name in names] or TILINGS)
     except OSError as error:
         raise WrongValue(
             "the kernels can't be written",

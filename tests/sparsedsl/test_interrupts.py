@@ -32,6 +32,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a 
         ["flow", "power_attention()", "--seq-len", "524288", "--layers", "28"],
         ["liveness", "longnet()", *LARGE],
         ["prove", "longnet()"],
+        ["explain", "longnet()"],
         ["synth", *LARGE, "--max-depth", "8", "--resume", "written.json"],
         ["verify", "long.json"],
     ],
