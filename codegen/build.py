@@ -18,6 +18,7 @@ from torch import Tensor
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, Tiling, tiling_for, tilings_here
 from sparsedsl.errors import UnknownName, Unsupported, WrongType, shown
+from sparsedsl.files import write_whole
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 
@@ -154,7 +155,7 @@ def build_module(pattern: Pattern | PerHead | Stack, path: str | Path, *, tiling
         The errors of `compile`; OSError where the file can't be written.
     """
     target = Path(path)
-    target.write_text(emit(one_layer("build", pattern), tiling_named(tiling)), encoding="utf-8")
+    write_whole(target, emit(one_layer("build", pattern), tiling_named(tiling)))
     return target
 
 

@@ -18,6 +18,11 @@ def ones(length: int) -> int:
     return (1 << length) - 1 if length > 0 else 0
 
 
+def below(bits: int, limit: int) -> int:
+    """The members before the limit; a copy is made only where some are not."""
+    return bits & ones(limit) if bits.bit_length() > limit else bits
+
+
 def lowest(bits: int) -> int:
     """The least member; the set must not be empty."""
     return (bits & -bits).bit_length() - 1
@@ -91,7 +96,7 @@ def sums(sets: Sequence[int], rows: Sequence[Sequence[tuple[int, int, int]]], li
         for run, bits in _unions(sets, step, places, limits):
             for s, first in places[run]:
                 results[s] |= bits << first
-    return [_below(result, limit) for result, limit in zip(results, limits, strict=True)]
+    return [below(result, limit) for result, limit in zip(results, limits, strict=True)]
 
 
 # (s, count): the terms sets[s - step·i] + step·i for i < count.
@@ -118,7 +123,7 @@ def _unions(
             elif count == 1:
                 bits = sets[s]
             else:
-                bits = _below(sets[s] | before[(s - step) % classes, count - 1] << step, limits[s])
+                bits = below(sets[s] | before[(s - step) % classes, count - 1] << step, limits[s])
             found[s, count] = bits
             yield (s, count), bits
         before = found
@@ -144,14 +149,10 @@ def _doubled(sets: Sequence[int], step: int, runs: Sequence[Run], limits: Sequen
     for level in range(top + 1):
         hop = step << (level - 1) if level else longest
         if hop < longest:
-            table = {s: _below(table[s] | table[(s - hop) % classes] << hop, limits[s]) for s in needed[level]}
+            table = {s: below(table[s] | table[(s - hop) % classes] << hop, limits[s]) for s in needed[level]}
         for (s, count), rest in by_level.get(level, ()):
             more = table[(s - rest) % classes] << rest if 0 < rest < limits[s] else 0
             yield (s, count), table[s] | more
-
-
-def _below(bits: int, limit: int) -> int:
-    return bits & ones(limit) if bits.bit_length() > limit else bits
 
 
 def periodic_bits(word: int, period: int, length: int) -> int:
@@ -177,7 +178,7 @@ def steps_below(bits: int, end: int, period: int) -> int:
 
     """
     if end < FEW_STEPS * period:
-        return sum((bits & ones(end - period * t + 1)).bit_count() for t in range(end // period + 1))
+        return sum(below(bits, end - period * t + 1).bit_count() for t in range(end // period + 1))
     count = bits.bit_count()
     total = count * end - position_sum(bits)
     # total is the sum of end - d; take off the rests (end - d) mod period, digit by digit.

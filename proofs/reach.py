@@ -21,7 +21,7 @@ from math import lcm
 
 from sparsedsl.errors import Unsupported
 from sparsedsl.integers import INFINITY
-from sparsedsl.proofs.bits import lowest, lowest_missing, ones, progressions, steps_below, sums
+from sparsedsl.proofs.bits import below, lowest_missing, ones, progressions, steps_below, sums
 from sparsedsl.proofs.course import Course, Evidence, Part, Snapshot, Work, follow, merged
 from sparsedsl.proofs.extent import Extent
 from sparsedsl.proofs.periodic_layer import PeriodicLayer
@@ -124,34 +124,37 @@ class RegularKeys:
         return self.extent.last_size if self.looped[s] else int(own)
 
     def _full(self, s: int) -> int:
-        return (ones(self.base) | self.sets[s] << self.base) & ones(self.limits[s])
+        return below(ones(self.base) | self.sets[s] << self.base, self.limits[s])
 
     def evidence(self) -> Evidence:
         """The same in full."""
-        gaps: list[tuple[int, int]] = []
-        joined = 0
-        for s in range(self.period):
-            bits, limit = self._full(s), self.limits[s]
-            if limit:
-                gaps.extend(self._first_gaps(s, bits, limit))
-                joined += self._joined(s, bits)
+        joined = sum(self._joined(s, self._full(s)) for s in range(self.period) if self.limits[s])
         last = self.extent.units - 1
         if last < self.start:
-            return Evidence(min(gaps, default=None), joined, 0, 0)
+            return Evidence(self._first_gap(), joined, 0, 0)
         s = last % self.period
-        return Evidence(min(gaps, default=None), joined, self._full(s), self._own(s, bool(self._full(s) & 1)))
+        return Evidence(self._first_gap(), joined, self._full(s), self._own(s, bool(self._full(s) & 1)))
 
-    def _first_gaps(self, s: int, bits: int, limit: int) -> Iterator[tuple[int, int]]:
+    def _first_gap(self) -> tuple[int, int] | None:
         unit = self.extent.unit
-        missing = bits ^ ones(limit)
-        if missing:
-            # The least missing distance has the first query; that query's farthest missing key comes first.
-            query = self._first_query(s, self.start + lowest(missing))
-            distance = (missing & ones(query - self.start + 1)).bit_length() - 1
-            yield query * unit, (query - distance) * unit
-        if not self.looped[s] and self._queries_of(s, with_pairs=True):
-            query = self._first_query(s, self.start)
-            yield query * unit + 1, query * unit
+        gaps = []
+        nearest = [lowest_missing(self._full(s)) for s in range(self.period)]
+        # The least missing distance of a class has its first query.
+        lost = [
+            (self._first_query(s, self.start + distance), s)
+            for s, (distance, limit) in enumerate(zip(nearest, self.limits, strict=True))
+            if distance < limit
+        ]
+        if lost:
+            # That query's farthest missing key comes first.
+            query, s = min(lost)
+            distance = (ones(query - self.start + 1) & ~self._full(s)).bit_length() - 1
+            gaps.append((query * unit, (query - distance) * unit))
+        for s, (looped, limit) in enumerate(zip(self.looped, self.limits, strict=True)):
+            if limit and not looped and self._queries_of(s, with_pairs=True):
+                query = self._first_query(s, self.start)
+                gaps.append((query * unit + 1, query * unit))
+        return min(gaps, default=None)
 
     def last_lost_key(self) -> int | None:
         """The last unit from `start` on with a token that some query does not reach; None if there is none."""
@@ -186,7 +189,7 @@ class RegularKeys:
         # Every whole unit Q = start + d, start + d + period, ... of the class sees the unit d before it.
         end = (last - 1) - (last - 1 - s) % self.period - self.start
         if end > 0:
-            total += steps_below(earlier & ones(end + 1), end, self.period) * unit * unit
+            total += steps_below(below(earlier, end + 1), end, self.period) * unit * unit
         return total
 
     def state(self) -> Hashable:

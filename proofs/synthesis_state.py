@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sparsedsl.errors import StateMismatch, WrongValue, shown
+from sparsedsl.files import write_whole
 from sparsedsl.proofs.quotient_influence import Layers
 
 FORMAT, VERSION = "sparsedsl synthesis", 1
@@ -54,7 +54,7 @@ class State:
         self._saved = time.monotonic()
 
     def save(self) -> None:
-        """Write the file in one step: a reader finds the old state or the new one, never a part.
+        """Write the file, in one step.
 
         Raises
             WrongValue: the file can't be written.
@@ -70,12 +70,9 @@ class State:
                 "current": self.current,
             }
         )
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
-            part.write_text(text)
-            os.replace(part, self.path)
+            write_whole(self.path, text)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise WrongValue(
                 "the state can't be written",
                 got=f"{self.path}: {error.strerror}",

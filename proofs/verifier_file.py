@@ -84,8 +84,11 @@ def read(path: Path) -> Content:
     """The content of a file.
 
     Raises
-        Rejected: the file is too large or cannot be read, or what `content_of` finds.
+        Rejected: the file is too large, no plain file, or cannot be read; or what `content_of` finds.
     """
+    # A pipe that nobody writes to would never end, nor would a device.
+    if path.exists() and not path.is_file():
+        reject("file", "it is no plain file", got=str(path))
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)

@@ -8,10 +8,9 @@ progressions, finite sets and their unions are exact for all integers. A geometr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import gcd, lcm
+from math import gcd
 from operator import and_, or_
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,14 @@ from sparsedsl.segments import (
     INFINITY,
     LAST_POSITION,
     LONGEST_WORD,
-    NOTHING,
     Segment,
     WordTooLong,
     add,
     canonical,
+    combined,
     first_member,
     multiply,
+    plain,
     repeated,
     rotated,
     segment_text,
@@ -49,32 +49,6 @@ __all__ = [
 
 # The first so many members tell sets apart at a glance.
 HASHED = 256
-
-
-def _swept(
-    left: Sequence[Segment], right: Sequence[Segment], operation: Callable[[int, int], int]
-) -> tuple[Segment, ...]:
-    """`_combine` for intervals only, in one sweep over their ends."""
-    ends = [(segment.lo, 1) for segment in left] + [(segment.hi, -1) for segment in left]
-    ends += [(segment.lo, 2) for segment in right] + [(segment.hi, -2) for segment in right]
-    ends.sort()
-    kept = [operation(state & 1, state >> 1) for state in range(4)]
-    swept: list[Segment] = []
-    # Invariant: bit 0 (1) of state says that the sweep is inside the left (right) set; `start` is where it
-    # entered the result.
-    state = start = 0
-    for place, change in ends:
-        before, state = kept[state], state + change
-        if before == kept[state]:
-            continue
-        if not before:
-            start = place
-            # Left and entered again at one place: the segment goes on.
-            if swept and swept[-1].hi == place:
-                start = swept.pop().lo
-        elif start < place:
-            swept.append(Segment(start, place))
-    return tuple(swept)
 
 
 def _difference(left: int, right: int) -> int:
@@ -158,39 +132,38 @@ class IntegerSet:
     @property
     def is_plain(self) -> bool:
         """Whether every segment is an interval."""
-        return all(segment.period == 1 for segment in self.segments)
+        return plain(self.segments)
 
-    def _combine(self, other: IntegerSet, operation: Callable[[int, int], int]) -> IntegerSet:
-        if self.is_plain and other.is_plain:
-            return IntegerSet(_swept(self.segments, other.segments, operation))
-        cuts = {edge for segment in self.segments + other.segments for edge in (segment.lo, segment.hi)}
-        raw: list[Segment] = []
-        i = j = 0
-        for lo, hi in pairwise(sorted(cuts)):
-            # Invariant: segments before i (j) end at or before lo.
-            while i < len(self.segments) and self.segments[i].hi <= lo:
-                i += 1
-            while j < len(other.segments) and other.segments[j].hi <= lo:
-                j += 1
-            left = self.segments[i] if i < len(self.segments) and self.segments[i].lo <= lo else NOTHING
-            right = other.segments[j] if j < len(other.segments) and other.segments[j].lo <= lo else NOTHING
-            period = lcm(left.period, right.period)
-            if period > LONGEST_WORD:
-                raise WordTooLong(period)
-            word = operation(repeated(left.word, left.period, period), repeated(right.word, right.period, period))
-            raw.append(Segment(lo, hi, period, word))
-        return IntegerSet(canonical(raw))
+    @property
+    def is_interval(self) -> bool:
+        """Whether the set is one interval."""
+        return len(self.segments) == 1 and self.segments[0].period == 1
+
+    def _clipped(self, to: Segment) -> IntegerSet:
+        """The members inside an interval."""
+        if to.lo <= self.segments[0].lo and self.segments[-1].hi <= to.hi:
+            return self
+        inside = (Segment(max(lo, to.lo), min(hi, to.hi), *rest) for lo, hi, *rest in self.segments)
+        return IntegerSet(canonical(inside))
 
     def __or__(self, other: IntegerSet) -> IntegerSet:
         if not other.segments:
             return self
-        return self._combine(other, or_) if self.segments else other
+        return IntegerSet(combined(self.segments, other.segments, or_)) if self.segments else other
 
     def __and__(self, other: IntegerSet) -> IntegerSet:
-        return self._combine(other, and_) if self.segments and other.segments else EMPTY
+        if not self.segments or not other.segments:
+            return EMPTY
+        if other.is_interval:
+            return self._clipped(other.segments[0])
+        if self.is_interval:
+            return other._clipped(self.segments[0])
+        return IntegerSet(combined(self.segments, other.segments, and_))
 
     def __sub__(self, other: IntegerSet) -> IntegerSet:
-        return self._combine(other, _difference) if self.segments and other.segments else self
+        if not self.segments or not other.segments:
+            return self
+        return IntegerSet(combined(self.segments, other.segments, _difference))
 
     def __invert__(self) -> IntegerSet:
         return EVERYTHING - self

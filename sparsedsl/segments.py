@@ -6,8 +6,10 @@ between two bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
+from math import lcm
 from typing import NamedTuple
 
 INFINITY = 1 << 62
@@ -101,6 +103,61 @@ def canonical(raw: Iterable[Segment]) -> tuple[Segment, ...]:
                 continue
         done.append(Segment(lo, hi, period, word))
     return tuple(done)
+
+
+def combined(
+    left: Sequence[Segment], right: Sequence[Segment], operation: Callable[[int, int], int]
+) -> tuple[Segment, ...]:
+    """The segments of a set operation, which is told by its effect on words."""
+    if plain(left) and plain(right):
+        return _swept(left, right, operation)
+    raw: list[Segment] = []
+    i = j = 0
+    for lo, hi in pairwise(sorted({edge for segment in (*left, *right) for edge in (segment.lo, segment.hi)})):
+        # Invariant: segments before i (j) end at or before lo.
+        while i < len(left) and left[i].hi <= lo:
+            i += 1
+        while j < len(right) and right[j].hi <= lo:
+            j += 1
+        one = left[i] if i < len(left) and left[i].lo <= lo else NOTHING
+        other = right[j] if j < len(right) and right[j].lo <= lo else NOTHING
+        period = lcm(one.period, other.period)
+        if period > LONGEST_WORD:
+            raise WordTooLong(period)
+        word = operation(repeated(one.word, one.period, period), repeated(other.word, other.period, period))
+        raw.append(Segment(lo, hi, period, word))
+    return canonical(raw)
+
+
+def plain(segments: Iterable[Segment]) -> bool:
+    """Whether every segment is an interval."""
+    return all(segment.period == 1 for segment in segments)
+
+
+def _swept(
+    left: Sequence[Segment], right: Sequence[Segment], operation: Callable[[int, int], int]
+) -> tuple[Segment, ...]:
+    """`combined` for intervals only, in one sweep over their ends."""
+    ends = [(segment.lo, 1) for segment in left] + [(segment.hi, -1) for segment in left]
+    ends += [(segment.lo, 2) for segment in right] + [(segment.hi, -2) for segment in right]
+    ends.sort()
+    kept = [operation(state & 1, state >> 1) for state in range(4)]
+    swept: list[Segment] = []
+    # Invariant: bit 0 (1) of state says that the sweep is inside the left (right) set; `start` is where it
+    # entered the result.
+    state = start = 0
+    for place, change in ends:
+        before, state = kept[state], state + change
+        if before == kept[state]:
+            continue
+        if not before:
+            start = place
+            # Left and entered again at one place: the segment goes on.
+            if swept and swept[-1].hi == place:
+                start = swept.pop().lo
+        elif start < place:
+            swept.append(Segment(start, place))
+    return tuple(swept)
 
 
 def _merge(left: Segment, right: Segment) -> Segment | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from math import lcm
 
@@ -11,12 +11,9 @@ from sparsedsl.index import FALSE, TRUE, AllOf, AnyOf, Negation, Predicate, all_
 from sparsedsl.integers import INFINITY, IntegerSet, WordTooLong
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.leaves import Where
-from sparsedsl.normal import NormalForm, Periodic, normalise_predicate
+from sparsedsl.normal import NormalForm, normalise_predicate
 from sparsedsl.pattern import Pattern
 from sparsedsl.proofs.schedule import common_forms, looks_ahead
-
-# Breaks farther apart than this are taken as they stand.
-LONGEST_IDLE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,6 @@ def facts_of(pattern: Pattern | PerHead | Stack) -> Facts:
     endless = not isinstance(pattern, Stack)
     forms = common_forms(graphs)
     if forms is not None:
-        forms = tuple(map(without_idle_breaks, forms))
         return Facts(pattern, endless, forms[0].unit, forms, forms)
     inner = [Where(periodic_part(graph.predicate(), keep=False)) for graph in graphs]
     outer = [Where(periodic_part(graph.predicate(), keep=True)) for graph in graphs]
@@ -102,31 +98,3 @@ def periodic_part(predicate: Predicate, *, keep: bool) -> Predicate:
     except (NoNormalForm, WordTooLong):
         return TRUE if keep else FALSE
     return predicate
-
-
-def without_idle_breaks(form: NormalForm) -> NormalForm:
-    """The same pattern without the breaks of keys before which the periodic content says the same.
-
-    A condition such as k % 64 >= 56 makes a break at 56, its first member, although nothing changes there.
-
-    Cost
-        O(breaks · period · segments) time.
-    """
-    while len(form.k_breaks) > 1:
-        lo, hi = form.k_breaks[-2:]
-        if hi - lo > LONGEST_IDLE or not all(_agree(row[-2], row[-1], lo, hi) for row in form.cells):
-            return form
-        breaks = (*form.k_breaks[:-2], lo)
-        form = replace(form, k_breaks=breaks, cells=tuple((*row[:-2], row[-1]) for row in form.cells))
-    return form
-
-
-def _agree(one: Periodic, other: Periodic, lo: int, hi: int) -> bool:
-    """Whether two contents have the same pairs with a key in [lo, hi)."""
-    period = lcm(one.period, other.period)
-    for query in range(period):
-        left, right = one.row(query), other.row(query)
-        differing = (left - right) | (right - left)
-        if differing and differing & IntegerSet.residues(period, range(query - hi + 1, query - lo + 1)):
-            return False
-    return True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparsedsl.commands.shared import DONE, Commands, add_pattern, resolved
 from sparsedsl.errors import WrongValue
+from sparsedsl.progress import working
 
 if TYPE_CHECKING:
     from sparsedsl.codegen.ahead import Ahead
@@ -68,11 +69,12 @@ def run(options: argparse.Namespace) -> int:
             hint=f"-o {Path(options.output).stem}/",
         )
     try:
-        if a_module:
-            build_module(pattern, options.output, tiling=names[0] if names else TILINGS[0].name)
-        else:
-            tilings = [tiling_named(name) for name in names] or TILINGS
-            build_package(pattern, options.output, tilings=tilings, ahead=_ahead(options))
+        with working("emitting"):
+            if a_module:
+                build_module(pattern, options.output, tiling=names[0] if names else TILINGS[0].name)
+            else:
+                tilings = [tiling_named(name) for name in names] or TILINGS
+                build_package(pattern, options.output, tilings=tilings, ahead=_ahead(options))
     except OSError as error:
         raise WrongValue(
             "the kernels can't be written",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sparsedsl.commands.shared import DONE, NO, Commands, add_pattern, add_seq_len, resolved
 from sparsedsl.errors import WrongValue
+from sparsedsl.files import write_whole
 from sparsedsl.progress import working
 
 
@@ -82,7 +83,7 @@ def _certificate(options: argparse.Namespace) -> int:
         found = certify(pattern, seq_len=options.seq_len, layers=options.layers, residual=not options.no_residual)
         text = found.to_json()
     try:
-        Path(options.certificate).write_text(text, encoding="utf-8")
+        write_whole(Path(options.certificate), text)
     except OSError as error:
         raise WrongValue(
             "the certificate can't be written",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sparsedsl.commands.shared import DONE, Commands, add_pattern, add_seq_len, resolved
+from sparsedsl.progress import working
 
 
 def declare(commands: Commands) -> None:
@@ -24,16 +25,17 @@ def declare(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the explanation."""
     pattern = resolved(options)
-    from sparsedsl.codegen.explain import explain
+    with working("explaining"):
+        from sparsedsl.codegen.explain import explain
 
-    found = explain(
-        pattern,
-        seq_len=options.seq_len,
-        heads=options.heads,
-        key_heads=options.key_heads,
-        head_dim=options.head_dim,
-        dtype=options.dtype,
-        gpu=options.gpu,
-    )
+        found = explain(
+            pattern,
+            seq_len=options.seq_len,
+            heads=options.heads,
+            key_heads=options.key_heads,
+            head_dim=options.head_dim,
+            dtype=options.dtype,
+            gpu=options.gpu,
+        )
     print(found.to_json() if options.json else found)
     return DONE

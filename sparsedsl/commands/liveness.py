@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sparsedsl.commands.shared import DONE, Commands, add_pattern, add_seq_len, resolved
+from sparsedsl.progress import working
 
 
 def declare(commands: Commands) -> None:
@@ -26,13 +27,15 @@ def run(options: argparse.Namespace) -> int:
     """Print the report."""
     from sparsedsl.proofs.liveness import liveness
 
-    found = liveness(
-        resolved(options),
-        seq_len=options.seq_len,
-        layers=options.layers,
-        key_heads=options.key_heads,
-        head_dim=options.head_dim,
-        dtype=options.dtype,
-    )
+    pattern = resolved(options)
+    with working("following the keys"):
+        found = liveness(
+            pattern,
+            seq_len=options.seq_len,
+            layers=options.layers,
+            key_heads=options.key_heads,
+            head_dim=options.head_dim,
+            dtype=options.dtype,
+        )
     print(found.to_json() if options.json else found)
     return DONE

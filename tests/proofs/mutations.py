@@ -8,6 +8,7 @@ from random import Random
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Path = tuple[str | int, ...]
+Field = tuple[str, ...]
 
 
 def places(value: Json, path: Path = ()) -> Iterator[tuple[Path, Json]]:
@@ -21,21 +22,29 @@ def places(value: Json, path: Path = ()) -> Iterator[tuple[Path, Json]]:
             yield from places(part, (*path, at))
 
 
-def mutated(certificate: Json, random: Random) -> tuple[Json, str]:
+def fields(certificate: Json) -> list[Field]:
+    """The names on the way to each field, such as ("claim", "layers")."""
+    return sorted({_field(path) for path, _ in places(certificate) if path})
+
+
+def mutated(certificate: Json, random: Random, field: Field | None = None) -> tuple[Json, str]:
     """The certificate with one change, and what was changed.
 
     The place is drawn by its field first, so that the long lists do not take all draws.
     """
-    found = [each for each in places(certificate) if each[0]]
-    fields = sorted({tuple(step for step in path if isinstance(step, str)) for path, _ in found})
-    field = random.choice(fields)
-    path, value = random.choice([each for each in found if tuple(s for s in each[0] if isinstance(s, str)) == field])
+    if field is None:
+        field = random.choice(fields(certificate))
+    path, value = random.choice([each for each in places(certificate) if each[0] and _field(each[0]) == field])
     changed = copy.deepcopy(certificate)
     parent = changed
     for step in path[:-1]:
         parent = parent[step]  # type: ignore[index]
     what = _change(parent, path[-1], value, random)
     return changed, f"{'/'.join(map(str, path))}: {what}"
+
+
+def _field(path: Path) -> Field:
+    return tuple(step for step in path if isinstance(step, str))
 
 
 def _change(parent: Json, step: str | int, value: Json, random: Random) -> str:

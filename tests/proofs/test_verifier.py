@@ -26,13 +26,15 @@ from sparsedsl.proofs.verifier import LARGEST_STEP, verify
 from sparsedsl.proofs.verifier_file import MOST_BYTES
 from sparsedsl.proofs.verifier_steps import Work
 from sparsedsl.text import parse
-from tests.proofs.mutations import mutated
+from tests.proofs.mutations import fields, mutated
 from tests.proofs.paths import joined, scope
 from tests.proofs.random_patterns import layered
 
 # The recorded run sets it; see benchmarks/certificates.py.
 EXAMPLES = int(os.environ.get("CERTIFICATE_MUTATIONS", "60"))
 CHANGES = 8
+# Of each field, in each kind of certificate: 72 fields, 2304 changes.
+FIELD_CHANGES = 32
 
 STEPS = {"file", "json", "version", "fields", "digest", "pattern", "limits", "work", "tree", "claim"}
 
@@ -78,6 +80,44 @@ def test_every_single_change_is_rejected(
         changed, what = mutated(content, random)
         if json.dumps(changed) != json.dumps(content):
             assert step_of(changed) is not None, what
+
+
+IN_ALL = {"format", "version", "pattern", "digest", "seq_len", "residual", "claim", "evidence"}
+GAP = {"claim/complete", "claim/layers", "claim/query", "claim/key"}
+SETS = {"evidence/kind", "evidence/levels", "evidence/steps"}
+COUNTS = {"evidence/kind", "evidence/pairs", "evidence/joined"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "seq_len", "layers", "own"),
+    [
+        (
+            (sliding(3) | sink(1)) & causal(),
+            40,
+            None,
+            {"claim/complete", "claim/layers", *SETS, "evidence/reach"},
+        ),
+        ((sliding(2).blocks(16) | sink(1)) & causal(), 1100, 3, {*GAP, *SETS}),
+        (dilated(5, 2), 90, None, {*GAP, *SETS}),
+        (sliding(3, ahead=1), 30, None, {"claim/complete", "claim/layers", *COUNTS}),
+        (random_blocks(4, 1, seed=3) | sliding(1, ahead=1), 30, 2, {*GAP, *COUNTS}),
+    ],
+    ids=["distances", "query", "query, never", "pairs", "pairs, incomplete"],
+)
+def test_changes_of_every_field_of_every_kind(
+    pattern: Pattern, seq_len: int, layers: int | None, own: set[str]
+) -> None:
+    content = certificate(pattern, seq_len, layers)
+    assert step_of(content) is None
+    assert {"/".join(each) for each in fields(content)} == IN_ALL | own
+    random = Random(seq_len)
+    for field in fields(content):
+        made = 0
+        while made < FIELD_CHANGES:
+            changed, what = mutated(content, random, field)
+            if json.dumps(changed) != json.dumps(content):
+                made += 1
+                assert step_of(changed) is not None, what
 
 
 @settings(max_examples=EXAMPLES)

@@ -92,6 +92,8 @@ def test_ctrl_c_ends_in_one_line_and_resume_goes_on(tmp_path: Path, capsys: pyte
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in its background with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stderr is not None
     assert running.stderr.readline().startswith("searching ")
