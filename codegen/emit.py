@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from sparsedsl.codegen import forward_text, host, launch_text, templates
+from sparsedsl.codegen import forward_text, host, launch_text, packed_text, templates
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
@@ -59,6 +59,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
     }
     everything = "".join([code, mask_source, holes["cpu_runs"]])
     in_classes = any(part.step > 1 for part in parts)
+    in_order = any(part.step == 1 for part in parts)
     with_tables = bool(tables.patterns)
     texts = [
         templates.CONSTANTS if constants else "",
@@ -66,6 +67,10 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         templates.SETS if "listed(" in everything else "",
         templates.JUMPS if "jump(" in everything or "tiles_in_jumps(" in everything else "",
         mask_source,
+        packed_text.DOCUMENT
+        + (packed_text.HEAD_TILES if in_order else "")
+        + (packed_text.CLASS_TILES if in_classes else "")
+        + (packed_text.LISTED if with_tables else ""),
         forward_text.SHARED,
         forward_text.MERGE if len(parts) > 1 else "",
         *(each.kernels for each in found),
@@ -73,7 +78,8 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         embedded("table.py") + host.TABLE_ROAD if with_tables else "",
         host.CPU_ROAD,
         launch_text.SHARED,
-        launch_text.DESCRIPTOR if any(part.step == 1 for part in parts) else "",
+        packed_text.DESCRIPTOR,
+        launch_text.DESCRIPTOR if in_order else "",
         launch_text.CLASSES if in_classes else "",
         *(each.launches for each in found),
         launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,

@@ -39,7 +39,7 @@ def attend${p}(
     BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """One key tile of the running softmax, in base 2; `keep` is read only where the tile is masked."""
-    b_k = k_desc.load([i_b, i_g, ${c}start, 0]).reshape(BLOCK_N, D)
+    b_k = ${read}(k_desc, i_b, i_g, ${c}start, BLOCK_N, D)
     b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
     if MASKED:
         b_s = tl.where(keep, b_s, float("-inf"))
@@ -47,31 +47,31 @@ def attend${p}(
     b_p = tl.exp2(b_s * scale - new_max[:, None])
     shrink = tl.exp2(row_max - new_max)
     row_sum = row_sum * shrink + tl.sum(b_p, 1)
-    b_v = v_desc.load([i_b, i_g, ${c}start, 0]).reshape(BLOCK_N, D)
+    b_v = ${read}(v_desc, i_b, i_g, ${c}start, BLOCK_N, D)
     acc = tl.dot(b_p.to(b_v.dtype), b_v, acc * shrink[:, None], input_precision=PRECISION)
     return acc, new_max, row_sum
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"${class_names}])
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"${class_names}])
 def forward_kernel${p}(
     ${forward_pointers}q_desc, k_desc, v_desc, o_ptr, lse_ptr, ${before}scale, q_len, k_len, q_start, heads,
-    group,${class_scalars}
+    group, cu_ptr, documents,${class_scalars}
     head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head${of_class}."""
     BLOCK_M: tl.constexpr = ${block_m}
     BLOCK_N: tl.constexpr = ${block_n}
-    first_row_tile = max(q_start, 0) // BLOCK_M
-    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
-    # The last tiles read the most keys where the pattern grows: they start first.
+${row_tiles}
+${set_owners}    # The last tiles read the most keys where the pattern grows: they start first.
 ${row_program}
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group${row_class}
+${row_document}
 ${set_key_tiles}
     # Where the first tile begins before the first query, its rows move down; those of the next tile are not stored.
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)
-${set_o_n}    b_q = q_desc.load([i_b, i_h, ${c}row_start, 0]).reshape(BLOCK_M, D)
+${set_o_n}    b_q = ${read}(q_desc, at_b, i_h, ${at_c}at_n + row_start, BLOCK_M, D)
     # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
     row_max = tl.full([BLOCK_M], -3.0e38, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)

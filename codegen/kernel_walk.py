@@ -125,19 +125,18 @@ class Step:
     call: str
     # The own tile, the visited one, the first visited one there is and the one past the last.
     names: tuple[str, str, str, str]
-    # The own tile's place among the owners of the table, and how many there are.
+    # The own tile's place among the owners of the table.
     owner: str
-    owners: str
     transposed: bool = False
 
 
-_BY_ROW = (("i", "j", "first_key_tile", "key_tiles"), "i - first_row_tile", "row_tiles")
+_BY_ROW = (("i", "j", "first_key_tile", "key_tiles"), "i - first_row_tile")
 FORWARD = Step(
     ("k_pos = j * BLOCK_N + o_n",),
     False,
     "o_m[:, None]",
     "k_pos[None, :]",
-    "acc, row_max, row_sum = attend{p}(acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, {c}j * BLOCK_N, scale, "
+    "acc, row_max, row_sum = attend{p}(acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, {c}at_n + j * BLOCK_N, scale, "
     "{keep}, {masked}, BLOCK_N, D, PRECISION)",
     *_BY_ROW,
 )
@@ -146,7 +145,7 @@ DQ = Step(
     False,
     "o_m[:, None]",
     "k_pos[None, :]",
-    "acc = add_dq{p}(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, {c}j * BLOCK_N, scale, "
+    "acc = add_dq{p}(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, {c}at_n + j * BLOCK_N, scale, "
     "{keep}, {masked}, BLOCK_N, D, PRECISION)",
     *_BY_ROW,
 )
@@ -158,11 +157,10 @@ DKDV = Step(
     True,
     "(q_start + row_start + tl.arange(0, BLOCK_M))[None, :]",
     "o_n[:, None]",
-    "dk, dv = add_dkdv{p}(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, {c}o_row, "
-    "row_start, scale, {keep}, {masked}, BLOCK_M, D, PRECISION)",
+    "dk, dv = add_dkdv{p}(dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, at_b, i_h, {c}o_row, "
+    "at_n + row_start, scale, {keep}, {masked}, BLOCK_M, D, PRECISION)",
     ("j", "i", "first_row_tile", "row_tiles"),
     "j",
-    "key_tiles",
     transposed=True,
 )
 
@@ -209,8 +207,11 @@ class Walker:
                 continue
             lines += [
                 f"# {_what(None if mask == TRUE else mask)}: tiles of kind {first + number} in the table",
-                f"run = starts + {first + number} * ({step.owners} + 1) + {step.owner}",
-                "for u in range(tl.load(run), tl.load(run + 1)):",
+                f"run = starts + {first + number} * (owners + 1) + {step.owner}",
+                "stop = tl.load(run + 1)",
+                "if cu_ptr is not None:",
+                f"    stop = listed_before({step.names[3]}, tiles, tl.load(run), stop)",
+                "for u in range(tl.load(run), stop):",
                 f"    {step.names[1]} = tl.load(tiles + u)",
                 *(f"    {line}" for line in self._body(None if mask == TRUE else mask, step)),
             ]
@@ -223,7 +224,7 @@ class Walker:
             conditions.append(f"({step.k} < k_len)")
         keep = " & ".join(conditions) or "None"
         lead = [*step.lead] if conditions or step.leads_always else []
-        c = "i_c, " if self.text.in_classes else ""
+        c = "at_c, " if self.text.in_classes else ""
         return [*lead, step.call.format(keep=keep, masked=bool(conditions), p=self.text.suffix, c=c)]
 
     def cpu_runs(self, programs: tuple[Program, ...]) -> tuple[str, str]:

@@ -27,15 +27,22 @@ def readable(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def tiles_in(start: int, length: int, size: int) -> int:
-    """How many tiles hold the positions start .. start + length - 1 that are not negative."""
+def tiles_in(start: int, length: int, size: int, documents: int | None = None) -> int:
+    """How many tiles hold the positions start .. start + length - 1 that are not negative.
+
+    In a packed call, the slots: one for each tile of each document, at most one more for each.
+    """
+    if documents is not None:
+        return length // size + documents
     return max((start + length + size - 1) // size - max(start, 0) // size, 0) if length else 0
 '''
 
 DESCRIPTOR = '''
 
-def tile_descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
+def tile_descriptor(tensor: Tensor, rows: int, packed: bool) -> TensorDescriptor:
     """A (batch, heads, length, head_dim) tensor read in tiles of `rows` rows of one head; outside reads give 0."""
+    if packed:
+        return packed_descriptor(tensor, rows)
     width = triton.next_power_of_2(tensor.shape[3])
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 '''
@@ -58,8 +65,15 @@ class ClassRange:
     first_row: int
 
 
-def class_ranges(step: int, q_start: int, q_len: int, k_len: int) -> Iterator[ClassRange]:
-    """All residue classes modulo `step`, in ranges of equal ones; at most four, and one where step divides all."""
+def class_ranges(step: int, q_start: int, q_len: int, k_len: int, packed: bool) -> Iterator[ClassRange]:
+    """All residue classes modulo `step`, in ranges of equal ones; at most four, and one where step divides all.
+
+    In a packed call the kernels count a document's classes; here is how many ranks the longest document may have.
+    """
+    if packed:
+        ranks = -(-q_len // step)
+        yield ClassRange(0, step, 0, ranks, ranks, 0)
+        return
     q_end = q_start + q_len
     ends = sorted({0, q_start % step, q_end % step, k_len % step})
     for first, end in zip(ends, [*ends[1:], step], strict=True):
@@ -69,8 +83,12 @@ def class_ranges(step: int, q_start: int, q_len: int, k_len: int) -> Iterator[Cl
         yield ClassRange(first, end - first, start, high - low, keys, low * step + first - q_start)
 
 
-def class_descriptor(tensor: Tensor, step: int, first: int, classes: int, ranks: int, rows: int) -> TensorDescriptor:
+def class_descriptor(
+    tensor: Tensor, step: int, first: int, classes: int, ranks: int, rows: int, packed: bool
+) -> TensorDescriptor:
     """The same tensor by residue class and rank: row first + class + step * rank, in tiles of `rows` ranks."""
+    if packed:
+        return packed_descriptor(tensor, rows, step)
     width = triton.next_power_of_2(tensor.shape[3])
     base = tensor[:, :, first:] if ranks else tensor
     batch, heads, length, dim = tensor.stride()
@@ -81,16 +99,24 @@ def class_descriptor(tensor: Tensor, step: int, first: int, classes: int, ranks:
 PART = """
 
 def forward_part${p}(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, ${before_out}scale: float, q_start: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    ${before_out}scale: float,
+    q_start: int,
+    cu_seqlens: Tensor | None,
 ) -> None:
+    packed, documents = cu_seqlens is not None, documents_in(cu_seqlens)
     batch, heads, q_len, head_dim = q.shape
     k_len = k.shape[2]
-    grid = (batch * heads * tiles_in(q_start, q_len, ${block_m}),)
+    grid = (batch * heads * tiles_in(q_start, q_len, ${block_m}, documents),)
     if grid[0]:
         forward_kernel${p}[grid](
-${forward_arrays}            tile_descriptor(q, ${block_m}),
-            tile_descriptor(k, ${block_n}),
-            tile_descriptor(v, ${block_n}),
+${forward_arrays}            tile_descriptor(q, ${block_m}, packed),
+            tile_descriptor(k, ${block_n}, packed),
+            tile_descriptor(v, ${block_n}, packed),
             out,
             lse,
 ${give_before}            scale * LOG2_E,
@@ -99,6 +125,8 @@ ${give_before}            scale * LOG2_E,
             q_start,
             heads,
             heads // k.shape[1],
+            cu_seqlens,
+            documents,
             head_dim=head_dim,
             D=triton.next_power_of_2(head_dim),
             PRECISION=precision(q),
@@ -118,15 +146,17 @@ def backward_part${p}(
     results: Sequence[Tensor],
 ${before_results}    scale: float,
     q_start: int,
+    cu_seqlens: Tensor | None,
 ) -> None:
+    packed, documents = cu_seqlens is not None, documents_in(cu_seqlens)
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
     dq, dk, dv = results
     width = triton.next_power_of_2(head_dim)
-    row_tiles = batch * heads * tiles_in(q_start, q_len, ${dq_block_m})
+    row_tiles = batch * heads * tiles_in(q_start, q_len, ${dq_block_m}, documents)
     row_lse = torch.empty(row_tiles * ${dq_block_m}, dtype=torch.float32, device=q.device)
     row_delta = torch.empty_like(row_lse)
-    numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
+    numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads, cu_seqlens, documents)
     if row_tiles:
         rows_kernel${p}[(row_tiles,)](
             out,
@@ -137,14 +167,16 @@ ${before_results}    scale: float,
             row_delta,
             q_len,
             q_start,
+            cu_seqlens,
+            documents,
             head_dim=head_dim,
             D=width,
         )
         dq_kernel${p}[(row_tiles,)](
-${dq_arrays}            tile_descriptor(q, ${dq_block_m}),
-            tile_descriptor(k, ${dq_block_n}),
-            tile_descriptor(v, ${dq_block_n}),
-            tile_descriptor(d_out, ${dq_block_m}),
+${dq_arrays}            tile_descriptor(q, ${dq_block_m}, packed),
+            tile_descriptor(k, ${dq_block_n}, packed),
+            tile_descriptor(v, ${dq_block_n}, packed),
+            tile_descriptor(d_out, ${dq_block_m}, packed),
             dq,
 ${give_before_dq}            row_lse,
             row_delta,
@@ -155,13 +187,13 @@ ${give_before_dq}            row_lse,
             num_warps=${dq_warps},
             num_stages=${dq_stages},
         )
-    grid = (batch * key_heads * tiles_in(0, k_len, ${dkdv_block_n}),)
+    grid = (batch * key_heads * tiles_in(0, k_len, ${dkdv_block_n}, documents),)
     if grid[0]:
         dkdv_kernel${p}[grid](
-${dkdv_arrays}            tile_descriptor(q, ${dkdv_block_m}),
-            tile_descriptor(k, ${dkdv_block_n}),
-            tile_descriptor(v, ${dkdv_block_n}),
-            tile_descriptor(d_out, ${dkdv_block_m}),
+${dkdv_arrays}            tile_descriptor(q, ${dkdv_block_m}, packed),
+            tile_descriptor(k, ${dkdv_block_n}, packed),
+            tile_descriptor(v, ${dkdv_block_n}, packed),
+            tile_descriptor(d_out, ${dkdv_block_m}, packed),
 ${give_dkdv}            row_lse,
             row_delta,
             *numbers,
@@ -175,18 +207,26 @@ ${dkdv_head_dim}            D=width,
 PART_IN_CLASSES = """
 
 def forward_part${p}(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, ${before_out}scale: float, q_start: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    ${before_out}scale: float,
+    q_start: int,
+    cu_seqlens: Tensor | None,
 ) -> None:
+    packed, documents = cu_seqlens is not None, documents_in(cu_seqlens)
     batch, heads, rows, head_dim = q.shape
-    for each in class_ranges(${step}, q_start, rows, k.shape[2]):
+    for each in class_ranges(${step}, q_start, rows, k.shape[2], packed):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
-        grid = (batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m}),)
+        grid = (batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m}, documents),)
         if not grid[0]:
             continue
         forward_kernel${p}[grid](
-${forward_arrays}            class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}),
-            class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
-            class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
+${forward_arrays}            class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}, packed),
+            class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}, packed),
+            class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}, packed),
             out,
             lse,
 ${give_before}            scale * LOG2_E,
@@ -195,6 +235,8 @@ ${give_before}            scale * LOG2_E,
             q_start,
             heads,
             heads // k.shape[1],
+            cu_seqlens,
+            documents,
 ${give_classes}            head_dim=head_dim,
             D=triton.next_power_of_2(head_dim),
             PRECISION=precision(q),
@@ -214,17 +256,19 @@ def backward_part${p}(
     results: Sequence[Tensor],
 ${before_results}    scale: float,
     q_start: int,
+    cu_seqlens: Tensor | None,
 ) -> None:
+    packed, documents = cu_seqlens is not None, documents_in(cu_seqlens)
     batch, heads, rows, head_dim = q.shape
     key_heads = k.shape[1]
     dq, dk, dv = results
     width = triton.next_power_of_2(head_dim)
-    for each in class_ranges(${step}, q_start, rows, k.shape[2]):
+    for each in class_ranges(${step}, q_start, rows, k.shape[2], packed):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
-        row_tiles = batch * heads * ${each_count}tiles_in(q_start, q_len, ${dq_block_m})
+        row_tiles = batch * heads * ${each_count}tiles_in(q_start, q_len, ${dq_block_m}, documents)
         row_lse = torch.empty(row_tiles * ${dq_block_m}, dtype=torch.float32, device=q.device)
         row_delta = torch.empty_like(row_lse)
-        numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
+        numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads, cu_seqlens, documents)
         if row_tiles:
             rows_kernel${p}[(row_tiles,)](
                 out,
@@ -235,14 +279,16 @@ ${before_results}    scale: float,
                 row_delta,
                 q_len,
                 q_start,
+                cu_seqlens,
+                documents,
 ${give_rows_classes}                head_dim=head_dim,
                 D=width,
             )
             dq_kernel${p}[(row_tiles,)](
-${dq_arrays}                class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${dq_block_m}),
-                class_descriptor(k, ${step}, each.first, each.count, k_len, ${dq_block_n}),
-                class_descriptor(v, ${step}, each.first, each.count, k_len, ${dq_block_n}),
-                class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${dq_block_m}),
+${dq_arrays}                class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${dq_block_m}, packed),
+                class_descriptor(k, ${step}, each.first, each.count, k_len, ${dq_block_n}, packed),
+                class_descriptor(v, ${step}, each.first, each.count, k_len, ${dq_block_n}, packed),
+                class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${dq_block_m}, packed),
                 dq,
 ${give_before_dq}                row_lse,
                 row_delta,
@@ -253,13 +299,13 @@ ${give_classes_deeper}                head_dim=head_dim,
                 num_warps=${dq_warps},
                 num_stages=${dq_stages},
             )
-        grid = (batch * key_heads * each.count * tiles_in(0, k_len, ${dkdv_block_n}),)
+        grid = (batch * key_heads * each.count * tiles_in(0, k_len, ${dkdv_block_n}, documents),)
         if grid[0]:
             dkdv_kernel${p}[grid](
-${dkdv_arrays}                class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${dkdv_block_m}),
-                class_descriptor(k, ${step}, each.first, each.count, k_len, ${dkdv_block_n}),
-                class_descriptor(v, ${step}, each.first, each.count, k_len, ${dkdv_block_n}),
-                class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${dkdv_block_m}),
+${dkdv_arrays}                class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${dkdv_block_m}, packed),
+                class_descriptor(k, ${step}, each.first, each.count, k_len, ${dkdv_block_n}, packed),
+                class_descriptor(v, ${step}, each.first, each.count, k_len, ${dkdv_block_n}, packed),
+                class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${dkdv_block_m}, packed),
 ${give_dkdv}                row_lse,
                 row_delta,
                 *numbers,
@@ -272,35 +318,49 @@ ${give_key_classes}${dkdv_head_dim}                D=width,
 
 ONE_PART = """
 
-def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+def launch_forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    # Rows before position 0 have no key, and no tile.
-    new = torch.zeros if q_start < 0 else torch.empty
+    # Rows before position 0, and rows of no document, have no key, and no tile.
+    new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
     out = new(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
-    forward_part(q, k, v, out, lse, scale, q_start)
+    forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)
     return out, lse
 
 
 def launch_backward(
-    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    q_start: int,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    dq = (torch.zeros if q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
-    dk = torch.empty(k.shape, dtype=k.dtype, device=k.device)
-    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    packed = cu_seqlens is not None
+    dq = (torch.zeros if packed or q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
+    new = torch.zeros if packed else torch.empty
+    dk, dv = (new(each.shape, dtype=each.dtype, device=each.device) for each in (k, v))
     d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
-    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start)
+    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start, cu_seqlens)
     return dq, dk, dv
 """
 
 PARTS = '''
 
-def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+def launch_forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Part after part into one float32 output; the last one, which covers all rows, writes the result."""
     q, k, v = readable(q), readable(k), readable(v)
-    # Rows before position 0 have no key, and no tile.
-    new = torch.zeros if q_start < 0 else torch.empty
+    # Rows before position 0, and rows of no document, have no key, and no tile.
+    new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
     out = new(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
     so_far = torch.empty(q.shape, dtype=torch.float32, device=q.device)
@@ -308,16 +368,22 @@ ${forward_parts}    return out, lse
 
 
 def launch_backward(
-    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    q_start: int,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Part after part into float32 gradients; the last one, which covers all rows, writes the results."""
     q, k, v = readable(q), readable(k), readable(v)
-    results = [
-        torch.zeros(each.shape, dtype=each.dtype, device=each.device)
-        if q_start < 0
-        else torch.empty(each.shape, dtype=each.dtype, device=each.device)
-        for each in (q, k, v)
-    ]
+    hollow = q_start < 0 or cu_seqlens is not None
+    new = torch.zeros if hollow else torch.empty
+    results = [new(each.shape, dtype=each.dtype, device=each.device) for each in (q, k, v)]
     # What the first part does not reach must be 0.
     new = ${new_gradients}
     so_far = [new(each.shape, dtype=torch.float32, device=each.device) for each in (q, k, v)]

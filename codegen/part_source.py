@@ -99,8 +99,10 @@ def _set_up_holes(walks: dict[str, str]) -> dict[str, str]:
     lines = {
         "key_tiles": "    first_key_tile = 0\n    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N\n",
         "o_n": "    o_n = tl.arange(0, BLOCK_N)\n",
+        "owners": "    owners = row_tiles if cu_ptr is None else (q_len + BLOCK_M - 1) // BLOCK_M\n",
     }
-    holes = {}
+    by_key = "    owners = (k_len + BLOCK_N - 1) // BLOCK_N\n"
+    holes = {"dkdv_set_owners": by_key if re.search(r"\bowners\b", walks["dkdv_walk"]) else ""}
     for prefix, walk in (("", walks["walk"]), ("dq_", walks["dq_walk"])):
         for name, text in lines.items():
             holes[f"{prefix}set_{name}"] = text if re.search(rf"\b{name}\b", walk) else ""

@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsedsl.codegen.constants import Constants
+from sparsedsl.codegen.packed_text import (
+    KEY_DOCUMENT,
+    KEY_DOCUMENT_OF_CLASS,
+    ROW_DOCUMENT,
+    ROW_DOCUMENT_OF_CLASS,
+    ROW_TILES,
+    ROWS_DOCUMENT,
+    ROWS_DOCUMENT_OF_CLASS,
+)
 from sparsedsl.codegen.plan import Part
 
 Holes = dict[str, str]
@@ -44,17 +53,22 @@ class PartText:
         return {
             "p": self.suffix,
             "c": "i_c, " if self.in_classes else "",
+            "at_c": "at_c, " if self.in_classes else "",
+            "read": "tile_of_class" if self.in_classes else "tile_of_head",
             "step": str(self.part.step),
             **self._row_holes(),
             **self._key_holes(),
             **self._before_holes(),
         }
 
+    def _filled(self, text: str) -> str:
+        return text.strip("\n").replace("$step", str(self.part.step))
+
     def _row_holes(self) -> Holes:
         bound = self.class_of_head
         i = "    i = first_row_tile + row_tiles - 1 - {} % row_tiles"
         program = "    i_bh = tl.program_id(0) // row_tiles\n" + i.format("tl.program_id(0)")
-        place, tile_row, row_class = "i_bh.to(tl.int64) * q_len + o_m - q_start", "i_bh.to(tl.int64)", ""
+        place, tile_row, row_class = "i_bh.to(tl.int64) * rows + first + o_m - q_start", "i_bh.to(tl.int64)", ""
         names: list[str] = []
         if self.in_classes:
             place = f"i_bh.to(tl.int64) * rows + first_row + i_c + {self.part.step} * (o_m - q_start)"
@@ -72,11 +86,14 @@ class PartText:
         given = [values[name] for name in names]
         rows_names = ["heads", *names] if bound else names
         return {
+            "row_tiles": ROW_TILES,
             "row_program": program,
+            "row_document": self._filled(ROW_DOCUMENT_OF_CLASS if self.in_classes else ROW_DOCUMENT),
+            "rows_document": self._filled(ROWS_DOCUMENT_OF_CLASS if self.in_classes else ROWS_DOCUMENT),
             "row_class": row_class,
             "rows_class": f"\n    i_h = i_bh % heads{row_class}" if bound else "",
             "token_row": place,
-            "tile_row": f"{tile_row} * row_tiles + i - first_row_tile",
+            "tile_row": f"{tile_row} * row_tiles + i - first_row_tile + first_slot",
             "of_class": ", in one class" if self.in_classes else "",
             "class_names": _quoted(names),
             "rows_names": _quoted(rows_names),
@@ -92,27 +109,26 @@ class PartText:
         bound = self.class_of_head
         program = "    program, all_heads = tl.program_id(0), tl.num_programs(0) // key_tiles"
         head_row = "(i_b * heads + i_h).to(tl.int64)"
-        row, names = "i_bg.to(tl.int64) * k_len + o_n", []
+        row, names = "i_bg.to(tl.int64) * keys + first + o_n", []
         if self.in_classes:
             program = (
                 "    i_c, program = tl.program_id(0) % classes, tl.program_id(0) // classes\n"
                 "    all_heads = tl.num_programs(0) // classes // key_tiles"
             )
-            row = f"i_bg.to(tl.int64) * keys + first_class + i_c + {self.part.step} * o_n"
+            row = f"i_bg.to(tl.int64) * keys + first + first_class + i_c + {self.part.step} * o_n"
             names = ["classes"] if self.count == 1 else ["keys", "first_class", "classes"]
             if not bound:
                 head_row = f"({head_row} * classes + i_c)"
-        heads = f"        head_row = {head_row} * (row_tiles - first_row_tile) * BLOCK_M"
+        heads = f"        head_row = ({head_row} * row_slots + first_slot) * BLOCK_M"
         if bound:
             heads += f"\n        # Only the heads that own this class.\n        if {bound} == first_class + i_c:"
         if self.count == 1:
-            one = "1, " if self.in_classes else ""
-            c = "i_c, " if self.in_classes else ""
-            store = "\n".join(
-                f"    {name}_desc.store([i_b, i_g, {c}j * BLOCK_N, 0], "
-                f"{name}.to({name}_desc.dtype).reshape(1, 1, {one}BLOCK_N, D))"
-                for name in ("dk", "dv")
-            )
+            if self.in_classes:
+                put = "    {0}_desc.store([at_b, i_g, at_c, at_n + j * BLOCK_N, 0], {1})"
+                tile = "{0}.to({0}_desc.dtype).reshape(1, 1, 1, BLOCK_N, D)"
+            else:
+                put, tile = "    store_tile_of_head({0}_desc, at_b, i_g, at_n + j * BLOCK_N, {1}, BLOCK_N, D)", "{0}"
+            store = "\n".join(put.format(name, tile.format(name)) for name in ("dk", "dv"))
         else:
             lines = ["    inside = o_n < k_len", f"    row = {row}"]
             # One after the other: both gradients with their float32 sums would not fit the registers.
@@ -124,6 +140,7 @@ class PartText:
         values = {"keys": "k.shape[2]", "first_class": "each.first", "classes": "each.count"}
         return {
             "key_program": program,
+            "key_document": self._filled(KEY_DOCUMENT_OF_CLASS if self.in_classes else KEY_DOCUMENT),
             "key_heads": heads,
             "store_dkdv": store,
             "key_names": _quoted(names),
@@ -136,10 +153,10 @@ class PartText:
         deep = 16 if self.in_classes else 12
         dkdv = ["dk_ptr, dv_ptr, "] if self.count > 1 else ["dk_desc, dv_desc, "]
         if self.count == 1 and self.in_classes:
-            sizes = f"{self.part.step}, each.first, each.count, k_len, ${{dkdv_block_n}}"
+            sizes = f"{self.part.step}, each.first, each.count, k_len, ${{dkdv_block_n}}, packed"
             given = [f"class_descriptor({name}, {sizes})" for name in ("dk", "dv")]
         elif self.count == 1:
-            given = [f"tile_descriptor({name}, ${{dkdv_block_n}})" for name in ("dk", "dv")]
+            given = [f"tile_descriptor({name}, ${{dkdv_block_n}}, packed)" for name in ("dk", "dv")]
         else:
             given = ["dk", "dv", *(["*before[1:]"] if later else [])]
         merge = (
@@ -152,7 +169,7 @@ class PartText:
             "merge": merge if later else "",
             "add_dq_before": "    acc += load_rows(before_ptr, row, inside, head_dim, D)\n" if later else "",
             "dkdv_results": "".join(dkdv) + ("before_dk_ptr, before_dv_ptr, " if later else ""),
-            "before_out": "before: Tensor, " if later else "",
+            "before_out": "before: Tensor,\n    " if later else "",
             "before_results": "    before: Sequence[Tensor],\n" if later else "",
             "give_before": _lines(["before"] if later else [], 12),
             "give_before_dq": _lines(["before[0]"] if later else [], deep),
@@ -167,14 +184,15 @@ def top_holes(parts: tuple[Part, ...]) -> Holes:
     for number in range(len(parts)):
         last = number == len(parts) - 1
         before = "so_far, " if number else ""
-        forward.append(f"forward_part_{number}(q, k, v, {'out' if last else 'so_far'}, lse, {before}scale, q_start)")
+        target = "out" if last else "so_far"
+        forward.append(f"forward_part_{number}(q, k, v, {target}, lse, {before}scale, q_start, cu_seqlens)")
         target = "results" if last else "so_far"
-        backward.append(f"backward_part_{number}(*given, {target}, {before}scale, q_start)")
+        backward.append(f"backward_part_{number}(*given, {target}, {before}scale, q_start, cu_seqlens)")
     return {
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
         "new_gradients": (
-            f"torch.empty if q_start >= 0 and min(q.shape[2], k.shape[2]) >= {parts[0].step} else torch.zeros"
+            f"torch.zeros if hollow or min(q.shape[2], k.shape[2]) < {parts[0].step} else torch.empty"
             if parts[0].covers_all_rows
             else "torch.zeros"
         ),
