@@ -28,7 +28,8 @@ ${rows_document}
     b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
     b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
-    o_row = (${tile_row}) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_tile = ${tile_row}
+    o_row = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
     tl.store(row_lse_ptr + o_row, tl.where(b_lse == float("-inf"), float("inf"), b_lse))
     tl.store(row_delta_ptr + o_row, b_delta)
 
@@ -64,12 +65,13 @@ ${dq_set_owners}${row_program}
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group${row_class}
 ${row_document}
-${dq_set_key_tiles}
+${dq_set_first_key_tile}${dq_set_key_tiles}
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)
 ${dq_set_o_n}    b_q = ${read}(q_desc, at_b, i_h, ${at_c}at_n + row_start, BLOCK_M, D)
     b_do = ${read}(do_desc, at_b, i_h, ${at_c}at_n + row_start, BLOCK_M, D)
-    o_row = (${tile_row}) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_tile = ${tile_row}
+    o_row = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
     b_lse = tl.load(row_lse_ptr + o_row)
     b_delta = tl.load(row_delta_ptr + o_row)
     acc = tl.zeros([BLOCK_M, D], tl.float32)

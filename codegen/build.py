@@ -35,6 +35,8 @@ class AttentionModule(Protocol):
         scale: float | None = None,
         q_start: int | None = None,
         return_lse: bool = False,
+        cu_seqlens: Tensor | None = None,
+        document_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Softmax attention over the module's pattern."""
 
@@ -74,7 +76,15 @@ class CompiledAttention:
 
     @overload
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, q_start: int | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_start: int | None = None,
+        cu_seqlens: Tensor | None = None,
+        document_ids: Tensor | None = None,
     ) -> Tensor: ...
 
     @overload
@@ -87,6 +97,8 @@ class CompiledAttention:
         scale: float | None = None,
         q_start: int | None = None,
         return_lse: Literal[True],
+        cu_seqlens: Tensor | None = None,
+        document_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
@@ -99,6 +111,8 @@ class CompiledAttention:
         scale: float | None = None,
         q_start: int | None = None,
         return_lse: bool,
+        cu_seqlens: Tensor | None = None,
+        document_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def __call__(
@@ -110,10 +124,21 @@ class CompiledAttention:
         scale: float | None = None,
         q_start: int | None = None,
         return_lse: bool = False,
+        cu_seqlens: Tensor | None = None,
+        document_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Softmax attention over the pattern; see `attention` in the emitted module, `source()`."""
         module = self._modules[_tiling_for(q, self._tilings).name]
-        return cast(AttentionModule, module).attention(q, k, v, scale=scale, q_start=q_start, return_lse=return_lse)
+        return cast(AttentionModule, module).attention(
+            q,
+            k,
+            v,
+            scale=scale,
+            q_start=q_start,
+            return_lse=return_lse,
+            cu_seqlens=cu_seqlens,
+            document_ids=document_ids,
+        )
 
     def source(self, tiling: str = TILINGS[0].name) -> str:
         """The emitted module's text, for head dims and types as the tiling's name says."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from sparsedsl.codegen import forward_text, host, launch_text, packed_text, templates
+from sparsedsl.codegen import forward_text, host, launch_text, packed_host, packed_text, templates
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
@@ -84,9 +84,10 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         *(each.launches for each in found),
         launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,
         host.OPERATOR,
+        packed_host.OPERATOR,
         host.MAIN,
     ]
-    holes["table_imports"] = templates.TABLE_IMPORTS if with_tables else ""
+    holes["other_imports"] = templates.TABLE_IMPORTS if with_tables else templates.ITERTOOLS
     caches = ["cache"] * bool(constants) + ["lru_cache"] * with_tables
     holes["cache_import"] = f"from functools import {', '.join(caches)}\n" if caches else ""
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]

@@ -67,7 +67,7 @@ ${row_program}
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group${row_class}
 ${row_document}
-${set_key_tiles}
+${set_first_key_tile}${set_key_tiles}
     # Where the first tile begins before the first query, its rows move down; those of the next tile are not stored.
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)

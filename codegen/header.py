@@ -44,6 +44,8 @@ def header(pattern: Pattern | PerHead, tiling: Tiling, parts: Sequence[tuple[Par
         "Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it",
         "Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,",
         "           log-sum-exp -inf (natural log) and zero gradients",
+        "Documents  a packed call is the same walk in each document, found in cu_seqlens by the kernels; its positions",
+        "           begin at 0, and hardware gives 0 for what is read past its end",
         "Numerics   products of the inputs' type, sums and softmax in float32; addresses are 64 bits wide",
         f"Inputs     head dims up to {tiling.head_dim}, {tiling.bytes} bytes an element",
         "Run-time   batch, heads, lengths, strides, scale; compiled once for each head dim and type",
@@ -51,6 +53,7 @@ def header(pattern: Pattern | PerHead, tiling: Tiling, parts: Sequence[tuple[Par
         "Glossary   B batch, H query heads, G key heads, M query length, N key length, D head dimension",
         "           i query tile, j key tile, u count of tiles in a loop; home: where the own tile's period starts",
         "           i_ index, o_ offsets, b_ tile: b_q [BLOCK_M, D], b_k b_v [BLOCK_N, D], b_s [BLOCK_M, BLOCK_N]",
+        "           at_ where a tile stands in its descriptor: batch entry, class and row, or a document's END",
         "           row_max, row_sum [BLOCK_M]: running maximum and sum of the softmax, base 2 inside",
     ]
     body = "\n".join(lines).replace("\\", "\\\\").replace('"""', "'''")

@@ -335,16 +335,21 @@ def attention(
     scale: float | None = None,
     q_start: int | None = None,
     return_lse: bool = False,
+    cu_seqlens: Tensor | None = None,
+    document_ids: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
         Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+        Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
+        cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
     Units
         Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
         to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
-        inputs are cast, as those of scaled_dot_product_attention are.
+        inputs are cast, as those of scaled_dot_product_attention are. Positions count from 0 in each document, and no
+        pair crosses one; a row of no document has no key.
     Cost
         Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
     Raises
@@ -352,11 +357,18 @@ def attention(
     """
     q, k, v = autocast(q), autocast(k), autocast(v)
     check_inputs(q, k, v, scale, q_start)
+    by_id = cu_seqlens is None
+    documents = document_ids if by_id else cu_seqlens
+    if documents is not None:
+        check_documents(q, k, q_start, documents, by_id, document_ids)
     start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     if factor < 0:
         # The kernels take the maximum of unscaled scores.
         q, factor = -q, -factor
+    if documents is not None:
+        out, lse = packed_attention(q, k, v, factor, documents, by_id)
+        return (out, lse) if return_lse else out
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     out, lse = (Transformed.apply if transformed else attention_op)(q, k, v, factor, start)
     return (out, lse) if return_lse else out

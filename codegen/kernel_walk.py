@@ -136,8 +136,8 @@ FORWARD = Step(
     False,
     "o_m[:, None]",
     "k_pos[None, :]",
-    "acc, row_max, row_sum = attend{p}(acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, {c}at_n + j * BLOCK_N, scale, "
-    "{keep}, {masked}, BLOCK_N, D, PRECISION)",
+    "acc, row_max, row_sum = attend{p}(acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, {c}at_n + j * BLOCK_N, "
+    "scale, {keep}, {masked}, BLOCK_N, D, PRECISION)",
     *_BY_ROW,
 )
 DQ = Step(
@@ -145,8 +145,8 @@ DQ = Step(
     False,
     "o_m[:, None]",
     "k_pos[None, :]",
-    "acc = add_dq{p}(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, {c}at_n + j * BLOCK_N, scale, "
-    "{keep}, {masked}, BLOCK_N, D, PRECISION)",
+    "acc = add_dq{p}(acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, {c}at_n + j * BLOCK_N, "
+    "scale, {keep}, {masked}, BLOCK_N, D, PRECISION)",
     *_BY_ROW,
 )
 DKDV = Step(

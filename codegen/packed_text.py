@@ -63,8 +63,11 @@ ROWS_DOCUMENT_OF_CLASS = """
             return
 """
 
+# Where there are several parts, a row of a key tile is counted by the kernel itself.
+KEYS, KEYS_OF_CLASS = "    keys, first = k_len, 0\n", "    first = 0\n"
+
 KEY_DOCUMENT = """
-    row_slots, keys, first, first_slot, at_b, at_n = row_tiles - first_row_tile, k_len, 0, 0, i_b, 0
+    row_slots, first_slot, at_b, at_n = row_tiles - first_row_tile, 0, i_b, 0
     if cu_ptr is not None:
         document, first, k_len = document_of(j, cu_ptr, documents, BLOCK_N)
         j -= first // BLOCK_N + document
@@ -76,7 +79,7 @@ KEY_DOCUMENT = """
 """
 
 KEY_DOCUMENT_OF_CLASS = """
-    row_slots, first, first_slot, at_b, at_c, at_n = row_tiles - first_row_tile, 0, 0, i_b, i_c, 0
+    row_slots, first_slot, at_b, at_c, at_n = row_tiles - first_row_tile, 0, i_b, i_c, 0
     if cu_ptr is not None:
         document, first, length = document_of(j, cu_ptr, documents, BLOCK_N * $step)
         j -= first // (BLOCK_N * $step) + document

@@ -97,7 +97,8 @@ def _executed(part: Part, tiles: Tiles) -> int | None:
 def _set_up_holes(walks: dict[str, str]) -> dict[str, str]:
     """The lines before a row kernel's walk that only some walks need."""
     lines = {
-        "key_tiles": "    first_key_tile = 0\n    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N\n",
+        "first_key_tile": "    first_key_tile = 0\n",
+        "key_tiles": "    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N\n",
         "o_n": "    o_n = tl.arange(0, BLOCK_N)\n",
         "owners": "    owners = row_tiles if cu_ptr is None else (q_len + BLOCK_M - 1) // BLOCK_M\n",
     }

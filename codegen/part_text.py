@@ -8,6 +8,8 @@ from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.packed_text import (
     KEY_DOCUMENT,
     KEY_DOCUMENT_OF_CLASS,
+    KEYS,
+    KEYS_OF_CLASS,
     ROW_DOCUMENT,
     ROW_DOCUMENT_OF_CLASS,
     ROW_TILES,
@@ -86,7 +88,7 @@ class PartText:
         given = [values[name] for name in names]
         rows_names = ["heads", *names] if bound else names
         return {
-            "row_tiles": ROW_TILES,
+            "row_tiles": self._filled(ROW_TILES),
             "row_program": program,
             "row_document": self._filled(ROW_DOCUMENT_OF_CLASS if self.in_classes else ROW_DOCUMENT),
             "rows_document": self._filled(ROWS_DOCUMENT_OF_CLASS if self.in_classes else ROWS_DOCUMENT),
@@ -137,10 +139,11 @@ class PartText:
                     lines.append(f"    {name} += load_rows(before_{name}_ptr, row, inside, head_dim, D)")
                 lines.append(f"    store_rows({name}_ptr, row, {name}, inside, head_dim, D)")
             store = "\n".join(lines)
+        keys = "" if self.count == 1 else KEYS_OF_CLASS if self.in_classes else KEYS
         values = {"keys": "k.shape[2]", "first_class": "each.first", "classes": "each.count"}
         return {
             "key_program": program,
-            "key_document": self._filled(KEY_DOCUMENT_OF_CLASS if self.in_classes else KEY_DOCUMENT),
+            "key_document": keys + self._filled(KEY_DOCUMENT_OF_CLASS if self.in_classes else KEY_DOCUMENT),
             "key_heads": heads,
             "store_dkdv": store,
             "key_names": _quoted(names),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-${cache_import}${table_imports}
+${cache_import}${other_imports}
 import torch
 import triton
 import triton.language as tl
@@ -19,9 +19,8 @@ PATTERN = $pattern
 DIGEST = "$digest"
 """
 
-TABLE_IMPORTS = """from hashlib import blake2b
-from typing import Any
-"""
+ITERTOOLS = "from itertools import pairwise\n"
+TABLE_IMPORTS = f"from hashlib import blake2b\n{ITERTOOLS}from typing import Any\n"
 
 MASK = """
 @triton.jit
