@@ -208,10 +208,10 @@ class Walker:
             lines += [
                 f"# {_what(None if mask == TRUE else mask)}: tiles of kind {first + number} in the table",
                 f"run = starts + {first + number} * (owners + 1) + {step.owner}",
-                "stop = tl.load(run + 1)",
+                "start, stop = tl.load(run), tl.load(run + 1)",
                 "if cu_ptr is not None:",
-                f"    stop = listed_before({step.names[3]}, tiles, tl.load(run), stop)",
-                "for u in range(tl.load(run), stop):",
+                f"    stop = listed_before({step.names[3]}, tiles, start, stop)",
+                "for u in range(start, stop):",
                 f"    {step.names[1]} = tl.load(tiles + u)",
                 *(f"    {line}" for line in self._body(None if mask == TRUE else mask, step)),
             ]

@@ -122,10 +122,11 @@ def document_starts_op(document_ids: Tensor) -> Tensor:
         torch._assert_async(~returns.any(), "document_ids: an id comes back after another one")
     elif returns.any():
         row = int(returns.nonzero()[0])
+        runs = document_ids[row][begins[row]].tolist()
         raise InputError(
             "WrongValue",
             "an id comes back after another one",
-            f"document_ids[{row}] = {document_ids[row].tolist()[:12]}...",
+            f"runs of {', '.join(map(str, runs[:12]))}{', ...' if len(runs) > 12 else ''} in row {row}",
             "the tokens of a document side by side",
             "ids that never decrease, or tokens sorted by id",
         )

@@ -55,7 +55,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "94303f2cf51d"
+DIGEST = "53da64801edd"
 
 
 @triton.jit
@@ -1416,7 +1416,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_94303f2cf51d"), mutates_args=())
+@torch.library.custom_op(unused("attention_53da64801edd"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1433,7 +1433,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_94303f2cf51d"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_53da64801edd"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1689,7 +1689,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_94303f2cf51d"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_53da64801edd"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -1700,10 +1700,11 @@ def document_starts_op(document_ids: Tensor) -> Tensor:
         torch._assert_async(~returns.any(), "document_ids: an id comes back after another one")
     elif returns.any():
         row = int(returns.nonzero()[0])
+        runs = document_ids[row][begins[row]].tolist()
         raise InputError(
             "WrongValue",
             "an id comes back after another one",
-            f"document_ids[{row}] = {document_ids[row].tolist()[:12]}...",
+            f"runs of {', '.join(map(str, runs[:12]))}{', ...' if len(runs) > 12 else ''} in row {row}",
             "the tokens of a document side by side",
             "ids that never decrease, or tokens sorted by id",
         )
@@ -1717,7 +1718,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_94303f2cf51d"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_53da64801edd"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -1742,7 +1743,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_94303f2cf51d"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_53da64801edd"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,

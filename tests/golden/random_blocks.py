@@ -39,7 +39,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(random_blocks(block=64, count=3, seed=0) | sliding(128)) & causal()'
-DIGEST = "91b84968a04a"
+DIGEST = "b905608959bf"
 
 
 @triton.jit
@@ -168,10 +168,10 @@ def forward_kernel(
     acc = tl.zeros([BLOCK_M, D], tl.float32)
     # FULL, no mask: tiles of kind 0 in the table
     run = starts + 0 * (owners + 1) + i - first_row_tile
-    stop = tl.load(run + 1)
+    start, stop = tl.load(run), tl.load(run + 1)
     if cu_ptr is not None:
-        stop = listed_before(key_tiles, tiles, tl.load(run), stop)
-    for u in range(tl.load(run), stop):
+        stop = listed_before(key_tiles, tiles, start, stop)
+    for u in range(start, stop):
         j = tl.load(tiles + u)
         acc, row_max, row_sum = attend(
             acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, None, False, BLOCK_N, D,
@@ -179,10 +179,10 @@ def forward_kernel(
         )
     # PARTIAL, ((q - k >= 0) & (q - k < 128)) & (q - k >= 0): tiles of kind 1 in the table
     run = starts + 1 * (owners + 1) + i - first_row_tile
-    stop = tl.load(run + 1)
+    start, stop = tl.load(run), tl.load(run + 1)
     if cu_ptr is not None:
-        stop = listed_before(key_tiles, tiles, tl.load(run), stop)
-    for u in range(tl.load(run), stop):
+        stop = listed_before(key_tiles, tiles, start, stop)
+    for u in range(start, stop):
         j = tl.load(tiles + u)
         k_pos = j * BLOCK_N + o_n
         acc, row_max, row_sum = attend(
@@ -191,10 +191,10 @@ def forward_kernel(
         )
     # PARTIAL, q - k >= 0: tiles of kind 2 in the table
     run = starts + 2 * (owners + 1) + i - first_row_tile
-    stop = tl.load(run + 1)
+    start, stop = tl.load(run), tl.load(run + 1)
     if cu_ptr is not None:
-        stop = listed_before(key_tiles, tiles, tl.load(run), stop)
-    for u in range(tl.load(run), stop):
+        stop = listed_before(key_tiles, tiles, start, stop)
+    for u in range(start, stop):
         j = tl.load(tiles + u)
         k_pos = j * BLOCK_N + o_n
         acc, row_max, row_sum = attend(
@@ -311,10 +311,10 @@ def dq_kernel(
     acc = tl.zeros([BLOCK_M, D], tl.float32)
     # FULL, no mask: tiles of kind 0 in the table
     run = starts + 0 * (owners + 1) + i - first_row_tile
-    stop = tl.load(run + 1)
+    start, stop = tl.load(run), tl.load(run + 1)
     if cu_ptr is not None:
-        stop = listed_before(key_tiles, tiles, tl.load(run), stop)
-    for u in range(tl.load(run), stop):
+        stop = listed_before(key_tiles, tiles, start, stop)
+    for u in range(start, stop):
         j = tl.load(tiles + u)
         acc = add_dq(
             acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, None, False, BLOCK_N,
@@ -322,10 +322,10 @@ def dq_kernel(
         )
     # PARTIAL, ((q - k >= 0) & (q - k < 128)) & (q - k >= 0): tiles of kind 1 in the table
     run = starts + 1 * (owners + 1) + i - first_row_tile
-    stop = tl.load(run + 1)
+    start, stop = tl.load(run), tl.load(run + 1)
     if cu_ptr is not None:
-        stop = listed_before(key_tiles, tiles, tl.load(run), stop)
-    for u in range(tl.load(run), stop):
+        stop = listed_before(key_tiles, tiles, start, stop)
+    for u in range(start, stop):
         j = tl.load(tiles + u)
         k_pos = j * BLOCK_N + o_n
         acc = add_dq(
@@ -334,10 +334,10 @@ def dq_kernel(
         )
     # PARTIAL, q - k >= 0: tiles of kind 2 in the table
     run = starts + 2 * (owners + 1) + i - first_row_tile
-    stop = tl.load(run + 1)
+    start, stop = tl.load(run), tl.load(run + 1)
     if cu_ptr is not None:
-        stop = listed_before(key_tiles, tiles, tl.load(run), stop)
-    for u in range(tl.load(run), stop):
+        stop = listed_before(key_tiles, tiles, start, stop)
+    for u in range(start, stop):
         j = tl.load(tiles + u)
         k_pos = j * BLOCK_N + o_n
         acc = add_dq(
@@ -412,10 +412,10 @@ def dkdv_kernel(
         head_row = ((i_b * heads + i_h).to(tl.int64) * row_slots + first_slot) * BLOCK_M
         # FULL, no mask: tiles of kind 0 in the table
         run = starts + 0 * (owners + 1) + j
-        stop = tl.load(run + 1)
+        start, stop = tl.load(run), tl.load(run + 1)
         if cu_ptr is not None:
-            stop = listed_before(row_tiles, tiles, tl.load(run), stop)
-        for u in range(tl.load(run), stop):
+            stop = listed_before(row_tiles, tiles, start, stop)
+        for u in range(start, stop):
             i = tl.load(tiles + u)
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -425,10 +425,10 @@ def dkdv_kernel(
             )
         # PARTIAL, ((q - k >= 0) & (q - k < 128)) & (q - k >= 0): tiles of kind 1 in the table
         run = starts + 1 * (owners + 1) + j
-        stop = tl.load(run + 1)
+        start, stop = tl.load(run), tl.load(run + 1)
         if cu_ptr is not None:
-            stop = listed_before(row_tiles, tiles, tl.load(run), stop)
-        for u in range(tl.load(run), stop):
+            stop = listed_before(row_tiles, tiles, start, stop)
+        for u in range(start, stop):
             i = tl.load(tiles + u)
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -439,10 +439,10 @@ def dkdv_kernel(
             )
         # PARTIAL, q - k >= 0: tiles of kind 2 in the table
         run = starts + 2 * (owners + 1) + j
-        stop = tl.load(run + 1)
+        start, stop = tl.load(run), tl.load(run + 1)
         if cu_ptr is not None:
-            stop = listed_before(row_tiles, tiles, tl.load(run), stop)
-        for u in range(tl.load(run), stop):
+            stop = listed_before(row_tiles, tiles, start, stop)
+        for u in range(start, stop):
             i = tl.load(tiles + u)
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -1330,7 +1330,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_91b84968a04a"), mutates_args=())
+@torch.library.custom_op(unused("attention_b905608959bf"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1347,7 +1347,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_91b84968a04a"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_b905608959bf"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1603,7 +1603,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_91b84968a04a"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_b905608959bf"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -1614,10 +1614,11 @@ def document_starts_op(document_ids: Tensor) -> Tensor:
         torch._assert_async(~returns.any(), "document_ids: an id comes back after another one")
     elif returns.any():
         row = int(returns.nonzero()[0])
+        runs = document_ids[row][begins[row]].tolist()
         raise InputError(
             "WrongValue",
             "an id comes back after another one",
-            f"document_ids[{row}] = {document_ids[row].tolist()[:12]}...",
+            f"runs of {', '.join(map(str, runs[:12]))}{', ...' if len(runs) > 12 else ''} in row {row}",
             "the tokens of a document side by side",
             "ids that never decrease, or tokens sorted by id",
         )
@@ -1631,7 +1632,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_91b84968a04a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_b905608959bf"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -1656,7 +1657,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_91b84968a04a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_b905608959bf"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,

@@ -40,7 +40,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'sliding(1024)'
-DIGEST = "49fc4c4d2088"
+DIGEST = "7d8fe18a6841"
 
 
 @triton.jit
@@ -1111,7 +1111,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_49fc4c4d2088"), mutates_args=())
+@torch.library.custom_op(unused("attention_7d8fe18a6841"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1128,7 +1128,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_49fc4c4d2088"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_7d8fe18a6841"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1384,7 +1384,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_49fc4c4d2088"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_7d8fe18a6841"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -1395,10 +1395,11 @@ def document_starts_op(document_ids: Tensor) -> Tensor:
         torch._assert_async(~returns.any(), "document_ids: an id comes back after another one")
     elif returns.any():
         row = int(returns.nonzero()[0])
+        runs = document_ids[row][begins[row]].tolist()
         raise InputError(
             "WrongValue",
             "an id comes back after another one",
-            f"document_ids[{row}] = {document_ids[row].tolist()[:12]}...",
+            f"runs of {', '.join(map(str, runs[:12]))}{', ...' if len(runs) > 12 else ''} in row {row}",
             "the tokens of a document side by side",
             "ids that never decrease, or tokens sorted by id",
         )
@@ -1412,7 +1413,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_49fc4c4d2088"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_7d8fe18a6841"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -1437,7 +1438,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_49fc4c4d2088"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_7d8fe18a6841"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
