@@ -129,6 +129,30 @@ def spans(
     return torch.stack([begin - kv_offset, own - kv_offset, window], 1)[..., None]
 
 
+def sequence_starts(rows: Tensor, keys: int) -> Tensor | None:
+    """Where each sequence begins, the batch's rows side by side, and where the last one ends, as int32.
+
+    None where a row is padding, but for the end of a batch of one, or its sequence begins before this call.
+
+    Shapes
+        rows (batch, 2 or more, q_length): spans.
+    Example
+        >>> sequence_starts(torch.tensor([[[0, 0, 2, 2, 0], [0, 1, 2, 3, PADDED]]]), 5)
+        tensor([0, 2, 4], dtype=torch.int32)
+
+    """
+    begin, own = rows[:, 0], rows[:, 1]
+    batch, length = own.shape
+    if length != keys:
+        return None
+    tokens = int((own != PADDED).sum()) if batch == 1 else length
+    position = torch.arange(tokens)
+    if not torch.equal(own[:, :tokens], position.expand(batch, tokens)) or bool((begin[:, :tokens] < 0).any()):
+        return None
+    starts = (begin[:, :tokens] == position).flatten().nonzero().flatten()
+    return torch.cat([starts, torch.tensor([batch * tokens])]).int()
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Neighbouring query rows [rows.start, rows.stop) of one sequence that begins at key `begin`; None: padding."""

@@ -12,13 +12,13 @@ from torch import Tensor
 from sparsedsl.codegen.build import CompiledAttention, compile
 from sparsedsl.constructors import sliding
 from sparsedsl.errors import LayerMismatch, NoNormalForm, Unsupported, WrongType, WrongValue, shown
-from sparsedsl.integrations.spans import runs, spans
+from sparsedsl.integrations.spans import runs, sequence_starts, spans
 from sparsedsl.layers import Layer, PerHead, Stack
 from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 
 # Asked for by some models, beyond the mask; None or absent for the models named in docs/transformers.md.
-NOT_HONOURED = ("softcap", "s_aux", "position_bias", "head_mask", "cu_seq_lens_q", "cu_seq_lens_k", "block_table")
+NOT_HONOURED = ("softcap", "s_aux", "position_bias", "head_mask", "block_table")
 
 
 def register(
@@ -30,8 +30,9 @@ def register(
         A token sees the keys that the pattern names, counted from the first token of its own sequence, among those that
         the model's mask leaves it: padding, packed sequences and caches are honoured, and what can't be raises.
     Cost
-        Tens of milliseconds a pattern. A batch whose rows are padded or packed in different ways is run sequence by
-        sequence: one kernel launch each, no mask; the lengths are read once a forward pass.
+        Tens of milliseconds a pattern. Packed sequences are one call; a batch whose rows are padded in different ways
+        is run sequence by sequence, one kernel launch each, no mask. The lengths are read once a forward pass, not at
+        all where cu_seq_lens_q tells them and positions do not restart.
     Raises
         WrongType, WrongValue: no pattern; a name that transformers gives a meaning of its own; another word for window.
         Unsupported: transformers is missing, or the pattern looks ahead. At the first call of the model: a Stack of
@@ -92,10 +93,11 @@ def register(
     ) -> tuple[Tensor, None]:
         check_call(module, dropout, others)
         layer = layers.number(module)
+        documents = cu_seqlens(module, query, key, others.get("cu_seq_lens_q"), others.get("cu_seq_lens_k"))
         if attention_mask is None and sliding_window is None:
-            out = layers.plain[layer](query, key, value, scale=scaling)
+            out = layers.plain[layer](query, key, value, scale=scaling, cu_seqlens=documents)
         else:
-            out = attend_spans(layers, layer, query, key, value, attention_mask, scaling, sliding_window)
+            out = attend_spans(layers, layer, query, key, value, attention_mask, scaling, sliding_window, documents)
         return out.transpose(1, 2).contiguous(), None
 
     attention_interface.register(name, attention)
@@ -167,16 +169,30 @@ def attend_spans(
     spans: Tensor | None,
     scaling: float | None,
     window: int | None,
+    documents: Tensor | None,
 ) -> Tensor:
-    """Attention run by run, each over its sequence alone; rows of padding give 0."""
+    """Packed attention where all sequences begin here, run by run where not; rows of padding give 0."""
     if spans is not None:
         _check_spans(spans, query)
         wanted = int(spans[0, 2, 0, 0])
         window = min(window or wanted, wanted) if wanted else window
     attn = layers.plain[layer] if window is None else layers.windowed(layer, window)
     if spans is None:
-        return attn(query, key, value, scale=scaling)
+        return attn(query, key, value, scale=scaling, cu_seqlens=documents)
     rows = spans[:, :, :, 0].cpu()
+    starts = sequence_starts(rows, key.shape[2])
+    if documents is not None and (starts is None or not torch.equal(starts, documents.cpu())):
+        raise Unsupported(
+            "cu_seq_lens_q and the positions or the mask tell different sequences",
+            where="cu_seq_lens_q of the call",
+            got=f"cu_seq_lens_q = {shown(documents.tolist())}",
+            expected="the sequences at which position_ids restart, and no padding but at the end",
+            hint="position_ids that restart, without cu_seq_lens_q and attention_mask",
+        )
+    if starts is not None and len(starts) > 2:
+        if len(rows) == 1:
+            return attn(query, key, value, scale=scaling, cu_seqlens=starts.to(query.device))
+        return attn(query, key, value, scale=scaling, document_ids=rows[:, 0].to(query.device))
     entries: list[list[tuple[torch.Size, Tensor | None]]] = []
     lo = 0
     while lo < len(rows):
@@ -220,6 +236,27 @@ def check_call(module: torch.nn.Module, dropout: float, others: dict[str, object
             expected="no dropout, soft-capping, biases, weights or packed caches; attention that looks back",
             hint='attention_dropout=0.0 and attn_logit_softcapping=None in the config, or attn_implementation="eager"',
         )
+
+
+def cu_seqlens(module: torch.nn.Module, query: Tensor, key: Tensor, cu_q: object, cu_k: object) -> Tensor | None:
+    """The bounds of packed sequences that a model was given, as flash attention takes them; None without."""
+    if cu_q is None and cu_k is None:
+        return None
+    fits = query.shape[0] == 1 and query.shape[2] == key.shape[2]
+    if (
+        fits
+        and isinstance(cu_q, Tensor)
+        and isinstance(cu_k, Tensor)
+        and (cu_q is cu_k or torch.equal(cu_q.long(), cu_k.long()))
+    ):
+        return cu_q.to(query.device, torch.int32)
+    raise Unsupported(
+        "the model asks for packed sequences that a compiled pattern can't honour",
+        where=f"the attention of {type(module).__name__}",
+        got=f"cu_seq_lens_q = {shown(cu_q)}, cu_seq_lens_k = {shown(cu_k)}, {tuple(query.shape)} queries",
+        expected="the same bounds for queries and keys, in a batch of 1, no cache",
+        hint="position_ids that restart, without cu_seq_lens_q",
+    )
 
 
 def _check_spans(spans: Tensor, query: Tensor) -> None:

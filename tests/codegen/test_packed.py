@@ -1,9 +1,11 @@
-"""Packed documents: emitted kernels in Triton's interpreter and the CPU road, against dense block-diagonal attention."""
+"""Packed documents: kernels in Triton's interpreter and the CPU road, against dense block-diagonal attention."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from types import ModuleType
+from typing import cast
 
 import pytest
 import torch
@@ -17,9 +19,10 @@ from sparsedsl.codegen import plan as planning
 from sparsedsl.codegen.emit import emit
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
+from sparsedsl.patterns.catalogue import CATALOGUE
 from tests.codegen.modules import SMALL, imported, module_of, source_of
 from tests.codegen.oracle import assert_within_rule, dense_attention, dense_mask
-from tests.codegen.test_golden import CATALOGUE, layer_of
+from tests.codegen.test_golden import layer_of
 from tests.codegen.test_kernels import IN_PARTS, PATTERNS, road
 
 __all__ = ["road"]
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
     *(f"ignore:{words}:RuntimeWarning" for words in ("divide by zero", "invalid value", "overflow", "All-NaN"))
 )
 
+Attend = Callable[..., tuple[Tensor, Tensor]]
 # A document of one token, of a whole tile, an empty one, one that ends in a tile, and padding behind them.
 CUTS = (0, 1, 17, 17, 54, 61)
 LENGTH = 66
@@ -69,10 +73,10 @@ def block_diagonal(pattern: Pattern | PerHead, heads: int, length: int, cuts: tu
 
 
 def dense(pattern: Pattern | PerHead, tensors: list[Tensor], cuts: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    *leaves, weight = (each.detach().to(dtype).requires_grad_() for each in tensors)
-    mask = block_diagonal(pattern, leaves[0].shape[1], leaves[0].shape[2], cuts)
-    out, lse = dense_attention(*leaves, mask, 0.25)
-    return results((out, torch.where(mask.any(-1), lse, float("-inf"))), leaves, weight)
+    q, k, v, weight = (each.detach().to(dtype).requires_grad_() for each in tensors)
+    mask = block_diagonal(pattern, q.shape[1], q.shape[2], cuts)
+    out, lse = dense_attention(q, k, v, mask, 0.25)
+    return results((out, torch.where(mask.any(-1), lse, float("-inf"))), [q, k, v], weight)
 
 
 def some(pattern: Pattern | PerHead, length: int = LENGTH, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -254,7 +258,7 @@ def test_gradcheck() -> None:
 
 def test_compiles_once_for_all_documents_and_lengths() -> None:
     torch._dynamo.reset()
-    attn = sd.compile(PATTERNS["power blocks"])
+    attn = cast(Attend, sd.compile(PATTERNS["power blocks"]))
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(attn, fullgraph=True, backend=counter)
     for cuts, length in (((0, 20, 30), 33), ((0, 1, 5, 9, 40), 40), ((0, 12, 25, 30), 77)):
@@ -290,7 +294,7 @@ def test_meta_tensors_give_shapes() -> None:
 
 Q = torch.zeros(1, 2, 12, 16)
 TWO = torch.zeros(2, 2, 12, 16)
-MISTAKES = {
+MISTAKES: dict[str, tuple[tuple[Tensor, Tensor, dict[str, object]], str, str, str, str]] = {
     "both": (
         (Q, Q, {"cu_seqlens": bounds((0, 12)), "document_ids": torch.zeros(1, 12, dtype=torch.int64)}),
         "WrongValue: documents are told in two ways",
@@ -403,5 +407,5 @@ def test_mistakes_are_told_in_five_lines(name: str) -> None:
 
 def test_transforms_are_refused() -> None:
     module = module_of(PATTERNS["sliding"])
-    with pytest.raises(module.InputError, match="can't be transformed by torch.func"):
+    with pytest.raises(module.InputError, match=r"can't be transformed by torch\.func"):
         torch.func.vmap(lambda q: module.attention(q, q, q, cu_seqlens=bounds((0, 12))))(Q[None])

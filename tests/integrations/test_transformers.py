@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import sparsedsl as sd
+from sparsedsl.codegen.build import CompiledAttention
 from sparsedsl.errors import LayerMismatch, SparseDSLError, Unsupported, WrongType, WrongValue
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
@@ -141,6 +142,46 @@ def test_packed_sequences_are_as_if_alone() -> None:
     for row, sequences in enumerate(each):
         alone = torch.cat([model(sequence).logits for sequence in sequences], 1)
         torch.testing.assert_close(logits[row : row + 1], alone)
+
+
+def test_packed_sequences_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of one by cu_seqlens, others by document ids; gradients are those of the sequences alone."""
+    calls: list[dict[str, object]] = []
+    attend = CompiledAttention.__call__
+
+    def counted(self: CompiledAttention, *tensors: Tensor, **options: Any) -> Any:
+        calls.append({name: each for name, each in options.items() if isinstance(each, Tensor)})
+        return attend(self, *tensors, **options)
+
+    monkeypatch.setattr(CompiledAttention, "__call__", counted)
+    model, each = model_of("llama", POWER_NAME), [words(1, n, seed=n) for n in (9, 1, 20)]
+    tokens, places = torch.cat(each, 1), torch.cat([torch.arange(n) for n in (9, 1, 20)])[None]
+    bounds = torch.tensor([0, 9, 10, 30], dtype=torch.int32)
+    weight = [*model.parameters()]
+    alone = [model(sequence, use_cache=False).logits for sequence in each]
+    want = torch.autograd.grad(torch.cat(alone, 1).square().sum(), weight)
+    for extra in ({}, {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 20, "max_length_k": 20}):
+        calls.clear()
+        logits = model(tokens, position_ids=places, use_cache=False, **extra).logits
+        torch.testing.assert_close(logits, torch.cat(alone, 1))
+        got = torch.autograd.grad(logits.square().sum(), weight)
+        for ours, theirs in zip(got, want, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        assert [[*call] for call in calls] == [["cu_seqlens"]] * 2
+        assert all(torch.equal(call["cu_seqlens"], bounds) for call in calls)  # type: ignore[arg-type]
+    calls.clear()
+    model(tokens.expand(2, 30), position_ids=places.expand(2, 30), use_cache=False)
+    assert [[*call] for call in calls] == [["document_ids"]] * 2
+
+
+def test_bounds_that_differ_from_positions_are_refused() -> None:
+    model, tokens = model_of("llama", POWER_NAME), words(1, 12)
+    places = torch.cat([torch.arange(5), torch.arange(7)])[None]
+    other = torch.tensor([0, 6, 12], dtype=torch.int32)
+    with pytest.raises(Unsupported, match="tell different sequences"):
+        model(tokens, position_ids=places, use_cache=False, cu_seq_lens_q=other, cu_seq_lens_k=other)
+    with pytest.raises(Unsupported, match="packed sequences that a compiled pattern"):
+        model(tokens, use_cache=False, cu_seq_lens_q=other, cu_seq_lens_k=torch.tensor([0, 5, 12]))
 
 
 def test_batches_of_full_length_take_the_plain_road() -> None:
