@@ -19,9 +19,10 @@ from math import lcm
 from sparsedsl.codegen.geometric import geometric_tail
 from sparsedsl.codegen.masks import Box, positions, simplified
 from sparsedsl.errors import NoNormalForm
+from sparsedsl.forms import NormalForm, Periodic
 from sparsedsl.index import TRUE, Predicate
 from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, IntegerSet, Segment
-from sparsedsl.normal import NormalForm, Periodic, normalise
+from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 
 # Beyond this many classes a program is better told as a table.

@@ -7,8 +7,8 @@ from itertools import pairwise
 from math import lcm
 from typing import NamedTuple
 
+from sparsedsl.forms import NormalForm
 from sparsedsl.integers import INFINITY, IntegerSet
-from sparsedsl.normal import NormalForm
 from sparsedsl.proofs.bits import ones, progressions
 from sparsedsl.proofs.extent import Extent
 from sparsedsl.proofs.layer_graph import LayerGraphs

@@ -15,8 +15,8 @@ from operator import or_, sub
 from typing import TYPE_CHECKING, NamedTuple
 
 from sparsedsl.errors import Unsupported, WrongValue
+from sparsedsl.forms import NormalForm
 from sparsedsl.layers import PerHead, Stack
-from sparsedsl.normal import NormalForm
 from sparsedsl.pattern import Pattern, whole
 from sparsedsl.proofs.bits import ones
 from sparsedsl.proofs.extent import Extent

@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
+from sparsedsl.forms import NormalForm, Periodic
 from sparsedsl.integers import IntegerSet
-from sparsedsl.normal import NormalForm, Periodic
 from sparsedsl.proofs.bits import lowest, ones, periodic_bits, progressions, sums
 
 

@@ -7,9 +7,10 @@ from math import gcd
 
 from sparsedsl.constructors import causal
 from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, WrongType, WrongValue, clipped, shown
+from sparsedsl.forms import BACK, NormalForm
 from sparsedsl.integers import IntegerSet
 from sparsedsl.layers import PerHead, Stack
-from sparsedsl.normal import BACK, NormalForm, normalise
+from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern, whole
 from sparsedsl.segments import WordTooLong
 

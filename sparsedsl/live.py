@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sparsedsl.normal import Periodic, normalise
+from sparsedsl.forms import Periodic
+from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 
 if TYPE_CHECKING:

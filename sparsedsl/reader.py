@@ -9,14 +9,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import and_, or_, sub
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from sparsedsl.errors import SparseDSLError, SyntaxMistake, UnknownName, clipped, marked, nearest, one_of
+from sparsedsl.cursor import CLOSING, DEEPEST, Cursor, Found
+from sparsedsl.errors import UnknownName, marked, nearest, one_of
 from sparsedsl.index import Predicate, Relation, all_of, any_of, comparison, negation
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.terms import Constant, K, Operator, Q, Term, checked, raised
-from sparsedsl.tokens import A_CONDITION, A_PATTERN, Token, tokens
+from sparsedsl.tokens import A_CONDITION, A_PATTERN, Token
 from sparsedsl.values import (
     JOINED,
     PREFIXED,
@@ -32,9 +33,6 @@ from sparsedsl.values import (
 
 Names = Mapping[str, Callable[..., object]]
 
-# Parentheses and operators inside each other; Python's stack bounds what can be read, printed and lowered.
-DEEPEST = 100
-
 # Python's levels: `not` and comparisons are between `and` and `|`; `~` and `-` before a value bind tightest.
 _LEVELS = {"or": 1, "and": 2, "|": 5, "&": 6, "+": 7, "-": 7, "*": 8, "//": 8, "%": 8}
 _COMPARISON = 4
@@ -42,86 +40,17 @@ _TIGHTEST = 9
 _RELATIONS: dict[str, Relation] = {"==": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _ARITHMETIC: dict[str, Operator] = {"+": "+", "-": "-", "*": "*", "//": "//", "%": "%"}
 _SET_OPERATIONS: dict[str, Callable[[Pattern, Pattern], Pattern]] = {"|": or_, "&": and_, "-": sub}
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-class Found(NamedTuple):
-    """A value, the part source[start:end] that states it, and how deep its operators are nested."""
-
-    value: object
-    start: int
-    end: int
-    height: int = 0
-
-
-class Reader:
-    """A text, its tokens and the place of the next one. Each method reads what its name says.
-
-    `names` are the functions that the text may call; in a condition, `q` and `k` are known too.
-    """
+class Reader(Cursor):
+    """The grammar; each method reads what its name says. `names` are the functions that the text may call."""
 
     def __init__(
         self, source: str, names: Names, *, start: int = 0, end: int | None = None, in_condition: bool = False
     ) -> None:
-        self.source = source
+        super().__init__(source, start=start, end=end, in_condition=in_condition)
         self.names = names
-        self.tokens = tokens(source, start, len(source) if end is None else end)
-        self.at = 0
         self.depth = 0
-        self.in_condition = in_condition
-
-    # --- tokens and errors
-
-    @property
-    def token(self) -> Token:
-        """The next token."""
-        return self.tokens[self.at]
-
-    def accept(self, *texts: str) -> bool:
-        """Step over the next token if it is one of these signs or words."""
-        if self.token.kind not in ("sign", "name") or self.token.text not in texts:
-            return False
-        self.at += 1
-        return True
-
-    def built(self, make: Callable[[], object], start: int, *parts: Found) -> Found:
-        """The value of `make()`, stated from `start` to the last token; its errors are marked there."""
-        end = self.tokens[self.at - 1].end
-        height = 1 + max((part.height for part in parts), default=0)
-        if height > DEEPEST:
-            self.too_deep(start, end)
-        try:
-            return Found(make(), start, end, height)
-        except SparseDSLError as error:
-            error.where = marked(self.source, start, end)
-            raise error from None
-
-    def mistake(self, what: str, start: int, end: int, *, expected: str, hint: str = "", got: str = "") -> NoReturn:
-        """Raise, with the place marked; what stands there is what was got, unless `got` says more."""
-        raise SyntaxMistake(
-            what,
-            where=marked(self.source, start, end),
-            got=got or clipped(self.source[start:end]) or "the end of the text",
-            expected=expected,
-            hint=hint or (A_CONDITION if self.in_condition else A_PATTERN),
-        )
-
-    def unexpected(self, expected: str, hint: str = "") -> NoReturn:
-        """Raise, for a next token that cannot stand where it does."""
-        token = self.token
-        what = "the text ends too early" if token.kind == "end" else f"{token.text} cannot stand here"
-        self.mistake(what, token.start, token.end, expected=expected, hint=hint)
-
-    def too_deep(self, start: int, end: int) -> NoReturn:
-        """Raise, for parentheses or operators inside each other beyond DEEPEST."""
-        self.mistake(
-            "the text is nested too deeply",
-            start,
-            end,
-            got=f"more than {DEEPEST} levels of parentheses and operators inside each other",
-            expected=f"at most {DEEPEST} levels",
-            hint="the parts by name in Python: near | far",
-        )
 
     # --- operators
 
@@ -130,7 +59,7 @@ class Reader:
         found = self.expression()
         token = self.token
         if token.kind != "end":
-            closing = token.text in _CLOSING.values()
+            closing = token.text in CLOSING.values()
             what = f"{token.text} closes nothing" if closing else "the text goes on after its end"
             self.mistake(what, token.start, token.end, expected="an operator, or the end of the text")
         return found
@@ -330,7 +259,7 @@ class Reader:
     def listed(self, opening: Token) -> Found:
         """The rest of a list, or of a set of numbers."""
         items: list[Found] = []
-        while not self.accept(_CLOSING[opening.text]):
+        while not self.accept(CLOSING[opening.text]):
             items.append(self.expression())
             if not self.accept(","):
                 self.close(opening)
@@ -343,22 +272,6 @@ class Reader:
                 what = f"a set holds whole numbers, not {kind(item.value)}"
                 self.mistake(what, item.start, item.end, expected="whole numbers", hint="{0, 1, 2, 4}")
         return self.built(lambda: set(values), opening.start)
-
-    def close(self, opening: Token) -> None:
-        """Step over the sign that closes `opening`."""
-        closing = _CLOSING[opening.text]
-        if self.accept(closing):
-            return
-        if self.token.kind == "end":
-            self.mistake(
-                f"{opening.text} is not closed",
-                opening.start,
-                opening.end,
-                got="the end of the text",
-                expected=closing,
-                hint=f"{closing} where what {opening.text} opens ends",
-            )
-        self.unexpected(f"an operator, or {closing}", hint="== to compare" if self.token.text == "=" else "")
 
     def call(self, name: str, function: Callable[..., object], start: int, *before: Found) -> Found:
         """The value of the call; `before` is the pattern before the dot of `.blocks`."""

@@ -7,11 +7,12 @@ from functools import cache, cached_property
 from math import lcm
 
 from sparsedsl.errors import NoNormalForm
+from sparsedsl.forms import NormalForm
 from sparsedsl.index import FALSE, TRUE, AllOf, AnyOf, Negation, Predicate, all_of, any_of, negation
 from sparsedsl.integers import INFINITY, IntegerSet, WordTooLong
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.leaves import Where
-from sparsedsl.normal import NormalForm, normalise_predicate
+from sparsedsl.normal import normalise_predicate
 from sparsedsl.pattern import Pattern
 from sparsedsl.proofs.schedule import common_forms, looks_ahead
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import lcm
 
+from sparsedsl.forms import NormalForm
 from sparsedsl.integers import INFINITY, IntegerSet
-from sparsedsl.normal import NormalForm
 from sparsedsl.proofs.bits import lowest_missing, ones, progressions, sums
 from sparsedsl.proofs.depth.facts import Facts
 from sparsedsl.proofs.depth.stretch import Stretch, Tails, tail_form
@@ -164,7 +164,7 @@ def _back_form(form: NormalForm) -> NormalForm:
     """Earlier keys only: what a unit sees of itself does not matter here."""
     from dataclasses import replace
 
-    from sparsedsl.normal import Periodic
+    from sparsedsl.forms import Periodic
 
     cells = tuple(tuple(Periodic(tuple(_back(row) for row in cell.rows)) for cell in row) for row in form.cells)
     return replace(form, unit=1, cut=False, cells=cells)

@@ -8,9 +8,9 @@ from math import gcd
 from operator import and_, or_
 
 from sparsedsl.errors import SparseDSLError, WrongType
+from sparsedsl.forms import NormalForm
 from sparsedsl.integers import INFINITY, IntegerSet
 from sparsedsl.layers import PerHead, Stack
-from sparsedsl.normal import NormalForm
 from sparsedsl.pattern import Pattern
 from sparsedsl.proofs.bits import ones
 from sparsedsl.proofs.depth.bounds import Upper

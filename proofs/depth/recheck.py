@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsedsl.forms import NormalForm
 from sparsedsl.integers import IntegerSet
-from sparsedsl.normal import NormalForm
 
 Matrix = NDArray[np.bool_]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sparsedsl.forms import NormalForm
 from sparsedsl.integers import INFINITY, IntegerSet
-from sparsedsl.normal import NormalForm
 from sparsedsl.proofs.depth.curves import Curve, Endless, runs_through
 from sparsedsl.proofs.depth.recheck import Matrix, joined_through
 from sparsedsl.proofs.depth.words import Said, longest, whole_symbol
@@ -111,7 +111,7 @@ class Stretch:
 
 def tail_form(form: NormalForm, tails: Sequence[tuple[IntegerSet, ...]]) -> NormalForm:
     """The form with the tails in the last row of rectangles, and nothing in the others."""
-    from sparsedsl.normal import NOTHING, Periodic
+    from sparsedsl.forms import NOTHING, Periodic
 
     nothing = tuple(NOTHING for _ in form.k_breaks)
     last = tuple(Periodic(rows) for rows in tails)

@@ -9,8 +9,8 @@ import sympy
 
 import sparsedsl
 from sparsedsl.cli import main
+from sparsedsl.cursor import DEEPEST
 from sparsedsl.errors import SparseDSLError
-from sparsedsl.reader import DEEPEST
 from sparsedsl.text import LONGEST_TEXT, parse
 from tests.sparsedsl.five_lines import assert_five_lines
 

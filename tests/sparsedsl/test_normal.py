@@ -23,10 +23,11 @@ from sparsedsl.constructors import (
     strided,
 )
 from sparsedsl.errors import NoNormalForm
+from sparsedsl.forms import LONGEST_PERIOD, NormalForm, Periodic
 from sparsedsl.index import Comparison, Constant, K, Q, binary
 from sparsedsl.integers import EMPTY, INFINITY, IntegerSet
 from sparsedsl.leaves import Where
-from sparsedsl.normal import LONGEST_PERIOD, NormalForm, Periodic, normalise
+from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.power import power_attention
 from tests.strategies import periodic_patterns
