@@ -41,7 +41,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What an accepted certificate proves; see `Certificate` for the fields."""
+    """What an accepted certificate proves; see `Certificate` for the fields. `stack` counts a stack's own layers."""
 
     pattern: str
     seq_len: int
@@ -51,6 +51,7 @@ class Claim:
     query: int | None
     key: int | None
     longer: bool
+    stack: int | None
 
     def __str__(self) -> str:
         way = {True: "with", False: "without", "either": "with or without"}[self.residual]
@@ -74,6 +75,7 @@ class Claim:
             return False
         if seq_len != self.seq_len and not (self.longer and seq_len > self.seq_len):
             return False
+        layers = self.stack if layers is None else layers
         if self.layers is None or layers == self.layers:
             return True
         if not residual:
@@ -123,6 +125,7 @@ def verify(certificate: bytes | str | Path) -> Claim:
         query=content.query,
         key=content.key,
         longer=content.kind == "query",
+        stack=count,
     )
 
 

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
 from sparsedsl.integers import INFINITY, IntegerSet
+from sparsedsl.segments import Segment, first_member
 from sparsedsl.terms import (
     DISTANCE,
     Binary,
@@ -304,9 +305,34 @@ def predicate_text(predicate: Predicate, level: int = 0) -> str:
         case Negation(part):
             return f"~{predicate_text(part, 3)}"
         case Member(term, members):
-            return _parenthesised(f"{term} in {members}", 0, level)
+            return predicate_text(any_of(*(_compared(term, segment) for segment in members.segments)), level)
         case Chosen(count, seed, query, key):
             return _parenthesised(f"{key} in chosen({count}, {seed}, {query})", 0, level)
+
+
+def _compared(term: Term, segment: Segment) -> Predicate:
+    """{term ∈ segment} by comparisons: between the ends, and in a run of residues."""
+    lo, hi, period, word = segment
+    if hi - lo == 1:
+        return Comparison("==", term, Constant(lo))
+    ends = [Comparison("<=", Constant(lo), term)] if lo > -INFINITY else []
+    ends += [Comparison("<", term, Constant(hi))] if hi < INFINITY else []
+    return all_of(*ends, *([_residue_runs(term, period, word)] if period > 1 else []))
+
+
+def _residue_runs(term: Term, period: int, word: int) -> Predicate:
+    """{term mod period ∈ word}: each run of neighbouring residues a comparison."""
+    rest = Binary("%", term, Constant(period))
+    runs, at = [], 0
+    while word >> at:
+        first = first_member(word, period, at)
+        at = first + 1
+        while word >> at & 1:
+            at += 1
+        alone = at - first == 1
+        ends = [Comparison("<=", Constant(first), rest), Comparison("<", rest, Constant(at))]
+        runs.append(Comparison("==", rest, Constant(first)) if alone else all_of(*ends))
+    return any_of(*runs)
 
 
 def _chains(parts: tuple[Predicate, ...]) -> list[tuple[Predicate, ...]]:

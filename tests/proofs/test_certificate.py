@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedsl.constructors import causal, power, random_blocks, sink, sliding
+from sparsedsl.constructors import causal, cycle, power, random_blocks, sink, sliding
 from sparsedsl.errors import Unsupported, WrongValue
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
@@ -116,6 +116,17 @@ def test_a_claim_settles_no_other_question() -> None:
     assert not failing.settles(seq_len=16, layers=5)
     assert not failing.settles(seq_len=100, layers=6)
     assert not failing.settles(seq_len=100, layers=None)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("seq_len", [4, 40])
+def test_all_layers_of_a_stack_need_not_be_counted(seq_len: int, residual: bool) -> None:
+    # 3 + 3 + 3 + 3 steps back reach 13 tokens: complete at 4, incomplete at 40.
+    claim = verify(certify(cycle([sliding(4)], layers=4), seq_len=seq_len, residual=residual).to_json())
+    assert claim.complete is (seq_len == 4)
+    assert claim.stack == 4
+    assert claim.settles(seq_len=seq_len, layers=None, residual=residual)
+    assert claim.settles(seq_len=seq_len, layers=4, residual=residual)
 
 
 def test_refusals() -> None:
