@@ -15,7 +15,8 @@ from typing import Literal, Protocol, cast, overload
 import torch
 from torch import Tensor
 
-from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.emit import BACKENDS, Backend, emit
+from sparsedsl.codegen.hopper_choice import hopper_type
 from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, Tiling, tiling_for, tilings_here
 from sparsedsl.errors import UnknownName, Unsupported, WrongType, shown
 from sparsedsl.files import write_whole
@@ -56,18 +57,19 @@ class CompiledAttention:
 
     """
 
-    def __init__(self, pattern: Pattern | PerHead) -> None:
-        self.pattern = pattern
+    def __init__(self, pattern: Pattern | PerHead, backend: Backend = "triton") -> None:
+        self.pattern, self.backend = pattern, backend
         # Every tiling at once: nothing is emitted or imported inside a call, which torch.compile may trace.
         self._tilings = tilings_here()
-        self._modules = {tiling.name: load(emit(pattern, tiling)) for tiling in self._tilings}
+        self._modules = {tiling.name: load(self.source(tiling.name)) for tiling in self._tilings}
 
     def __repr__(self) -> str:
-        return f"compile({self.pattern!r})"
+        chosen = "" if self.backend == "triton" else f", backend={self.backend!r}"
+        return f"compile({self.pattern!r}{chosen})"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Modules are not copied or pickled: the pattern is, and is compiled again from the cache.
-        return compile, (self.pattern,)
+        return CompiledAttention, (self.pattern, self.backend)
 
     @property
     def causal(self) -> bool:
@@ -128,7 +130,10 @@ class CompiledAttention:
         document_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Softmax attention over the pattern; see `attention` in the emitted module, `source()`."""
-        module = self._modules[_tiling_for(q, self._tilings).name]
+        tiling = _tiling_for(q, self._tilings)
+        if self.backend == "hopper" and q.is_cuda:
+            hopper_type(tiling)
+        module = self._modules[tiling.name]
         return cast(AttentionModule, module).attention(
             q,
             k,
@@ -142,7 +147,9 @@ class CompiledAttention:
 
     def source(self, tiling: str = TILINGS[0].name) -> str:
         """The emitted module's text, for head dims and types as the tiling's name says."""
-        return emit(self.pattern, tiling_named(tiling))
+        found = tiling_named(tiling)
+        # What the backend hopper has no type for runs on the CPU alone.
+        return emit(self.pattern, found, self.backend if found.bytes == 2 else "triton")
 
 
 def _tiling_for(q: object, tilings: Sequence[Tiling]) -> Tiling:
@@ -155,8 +162,11 @@ def _tiling_for(q: object, tilings: Sequence[Tiling]) -> Tiling:
     return tiling_for(q.shape[-1], size, tilings) or tilings[0 if size == 2 else -1]
 
 
-def compile(pattern: Pattern | PerHead | Stack) -> CompiledAttention:
+def compile(pattern: Pattern | PerHead | Stack, *, backend: Backend = "triton") -> CompiledAttention:
     """Compile a pattern to attention that reads only the pairs it names.
+
+    The backend triton runs on every GPU that Triton has. The backend hopper has a forward kernel for compute capability
+    9.0, in float16 and bfloat16; it takes CUDA tensors of no other GPU or type. No run of it on a GPU is on record.
 
     Cost
         Tens of milliseconds a pattern; Triton compiles a kernel at the first call for a head dim and type. No length
@@ -164,23 +174,30 @@ def compile(pattern: Pattern | PerHead | Stack) -> CompiledAttention:
     Raises
         WrongType: not a pattern. Unsupported: a Stack, which has a pattern for each layer.
         NoNormalForm: the pattern has no closed form in tiles.
+        UnknownName: no such backend. Unsupported: the backend hopper, and a pattern whose tiles only a table tells.
     Example
         >>> from sparsedsl.constructors import causal, power, sliding
         >>> compile((sliding(4) | power()).blocks(64) & causal())
         compile((sliding(4) | power()).blocks(64) & causal())
 
     """
-    return CompiledAttention(one_layer("compile", pattern))
+    return CompiledAttention(one_layer("compile", pattern), backend_named(backend))
 
 
-def build_module(pattern: Pattern | PerHead | Stack, path: str | Path, *, tiling: str = TILINGS[0].name) -> Path:
+def build_module(
+    pattern: Pattern | PerHead | Stack,
+    path: str | Path,
+    *,
+    tiling: str = TILINGS[0].name,
+    backend: Backend = "triton",
+) -> Path:
     """Write the stand-alone module of a pattern; it imports torch and triton only.
 
     Raises
         The errors of `compile`; OSError where the file can't be written.
     """
     target = Path(path)
-    write_whole(target, emit(one_layer("build", pattern), tiling_named(tiling)))
+    write_whole(target, emit(one_layer("build", pattern), tiling_named(tiling), backend_named(backend)))
     return target
 
 
@@ -195,6 +212,20 @@ def tiling_named(name: str) -> Tiling:
         got=name,
         expected=f"one of {', '.join(known)}",
         hint=f"tiling={TILINGS[0].name!r}",
+    )
+
+
+def backend_named(name: str) -> Backend:
+    """The backend with this name."""
+    for backend in BACKENDS:
+        if backend == name:
+            return backend
+    raise UnknownName(
+        "there is no backend of this name",
+        where=f"backend={name!r}",
+        got=name,
+        expected=f"one of {', '.join(BACKENDS)}",
+        hint=f"backend={BACKENDS[0]!r}",
     )
 
 

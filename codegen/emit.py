@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
-from sparsedsl.codegen import forward_text, host, launch_text, packed_host, packed_text, templates
+from sparsedsl.codegen import forward_text, hopper_text, host, launch_text, packed_host, packed_text, templates
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
+from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import filled, part_source
 from sparsedsl.codegen.part_text import top_holes
@@ -24,23 +26,31 @@ from sparsedsl.pattern import Pattern
 CPU_TILES = Tiles(128, 64, 0, 0)
 
 
-def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
+Backend = Literal["triton", "hopper"]
+BACKENDS: tuple[Backend, ...] = ("triton", "hopper")
+
+
+def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton") -> str:
     """The source of a module with forward and backward kernels for a pattern, and a CPU road beside them.
+
+    The backend hopper adds a forward kernel for GPUs of compute capability 9.0, and takes no other GPU.
 
     Cost
         Some milliseconds; the text does not depend on any length.
     Raises
-        Unsupported: random choices finer than any tile.
+        Unsupported: random choices finer than any tile; what the backend hopper has no kernel for.
     """
+    hopper = backend == "hopper"
     parts = plan(pattern).parts
     tiling, cpu_tiles = fitted_tiling(parts, tiling)
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
     found = [
-        part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables) for number, part in enumerate(parts)
+        part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables, hopper=hopper)
+        for number, part in enumerate(parts)
     ]
-    code = "".join(each.kernels for each in found)
+    code = "".join(each.kernels + each.hopper_kernels for each in found)
     cpu_parts = "".join(f"    {each.cpu_part},\n" for each in found)
     mask_source = masks.source()
     holes = {
@@ -55,7 +65,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         "cpu_parts": cpu_parts,
         "constants": constants.source(),
         "predicates": tables.source(),
-        **top_holes(parts),
+        **top_holes(parts, hopper=hopper),
     }
     everything = "".join([code, mask_source, holes["cpu_runs"]])
     in_classes = any(part.step > 1 for part in parts)
@@ -74,6 +84,9 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         forward_text.SHARED,
         forward_text.MERGE if len(parts) > 1 else "",
         *(each.kernels for each in found),
+        hopper_text.SHARED if hopper else "",
+        hopper_text.LISTS if "hopper_listed_below(" in code else "",
+        *(each.hopper_kernels for each in found),
         embedded("executor.py"),
         embedded("table.py") + host.TABLE_ROAD if with_tables else "",
         host.CPU_ROAD,
@@ -82,17 +95,21 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling) -> str:
         launch_text.DESCRIPTOR if in_order else "",
         launch_text.CLASSES if in_classes else "",
         *(each.launches for each in found),
+        *(hopper_launches(parts) if hopper else ()),
+        *(each.hopper_launch for each in found),
         launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,
         host.OPERATOR,
         packed_host.OPERATOR,
         host.MAIN,
     ]
+    holes["hopper_imports"] = hopper_text.IMPORTS if hopper else ""
     holes["other_imports"] = templates.TABLE_IMPORTS if with_tables else templates.ITERTOOLS
     caches = ["cache"] * bool(constants) + ["lru_cache"] * with_tables
     holes["cache_import"] = f"from functools import {', '.join(caches)}\n" if caches else ""
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
-    head = header(pattern, tiling, [(each.part, each.forward) for each in found])
+    special = [each.hopper_tiles for each in found if each.hopper_tiles]
+    head = header(pattern, tiling, [(each.part, each.forward) for each in found], special)
     lines = (line.rstrip() for line in (head + body).splitlines())
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 

@@ -326,8 +326,7 @@ def launch_forward(
     new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
     out = new(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
-    forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)
-    return out, lse
+${forward_part}    return out, lse
 
 
 def launch_backward(

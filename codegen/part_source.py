@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from sparsedsl.codegen import backward_text, forward_text, launch_text
+from sparsedsl.codegen.hopper import HopperText
+from sparsedsl.codegen.hopper_choice import hopper_programs, hopper_tiles
 from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, Walker
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
@@ -31,6 +33,10 @@ class PartSource:
     cpu_part: str
     # The kernels, of forward, dq and dkdv, that look numbers up in the module's constants.
     look_up: tuple[str, ...]
+    # The forward kernel of the hopper backend and its launch, where that was asked for.
+    hopper_tiles: Tiles | None = None
+    hopper_kernels: str = ""
+    hopper_launch: str = ""
 
     @property
     def ahead(self) -> bool:
@@ -39,7 +45,15 @@ class PartSource:
 
 
 def part_source(
-    part: Part, number: int, count: int, tiling: Tiling, cpu_tiles: Tiles, masks: Masks, tables: TableRoad
+    part: Part,
+    number: int,
+    count: int,
+    tiling: Tiling,
+    cpu_tiles: Tiles,
+    masks: Masks,
+    tables: TableRoad,
+    *,
+    hopper: bool = False,
 ) -> PartSource:
     """The text of part `number` of `count`; its masks and tables join those of the module."""
     tiling = _with_tall_tiles(part, tiling)
@@ -66,7 +80,12 @@ def part_source(
     kernels = filled(forward_text.KERNEL, holes) + filled(backward_text.KERNELS, holes)
     launches = filled(launch_text.PART_IN_CLASSES if text.in_classes else launch_text.PART, holes)
     look_up = tuple(name for name in ("forward", "dq", "dkdv") if "constants" in holes[f"{name}_pointers"])
-    return PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up)
+    found = PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up)
+    if not hopper:
+        return found
+    tiles = hopper_tiles(part, tiling)
+    special = HopperText(text, hopper_programs(part, tiles), masks, tiles, walker.ragged_keys)
+    return replace(found, hopper_tiles=tiles, hopper_kernels=special.kernels(), hopper_launch=special.launch())
 
 
 def filled(text: str, holes: dict[str, str]) -> str:

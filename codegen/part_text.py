@@ -181,17 +181,32 @@ class PartText:
         }
 
 
-def top_holes(parts: tuple[Part, ...]) -> Holes:
+_ONE_PART = "    forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)\n"
+_ONE_HOPPER_PART = f"""\
+    if on_hopper(q) and cu_seqlens is None:
+        hopper_part(q, k, v, out, lse, scale, q_start)
+    else:
+    {_ONE_PART}"""
+
+
+def top_holes(parts: tuple[Part, ...], *, hopper: bool = False) -> Holes:
     """The calls of several parts, one after the other."""
     forward, backward = [], []
+    if hopper:
+        forward.append("special = on_hopper(q) and cu_seqlens is None")
     for number in range(len(parts)):
         last = number == len(parts) - 1
         before = "so_far, " if number else ""
         target = "out" if last else "so_far"
-        forward.append(f"forward_part_{number}(q, k, v, {target}, lse, {before}scale, q_start, cu_seqlens)")
+        plain = f"forward_part_{number}(q, k, v, {target}, lse, {before}scale, q_start, cu_seqlens)"
+        if hopper:
+            forward.append(f"if special:\n        hopper_part_{number}(q, k, v, {target}, lse, {before}scale, q_start)")
+            plain = f"else:\n        {plain}"
+        forward.append(plain)
         target = "results" if last else "so_far"
         backward.append(f"backward_part_{number}(*given, {target}, {before}scale, q_start, cu_seqlens)")
     return {
+        "forward_part": _ONE_HOPPER_PART if hopper else _ONE_PART,
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
         "new_gradients": (

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
+${hopper_imports}from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = $pattern
 DIGEST = "$digest"

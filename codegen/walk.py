@@ -90,6 +90,13 @@ def home_lines(program: TileProgram, names: Names) -> list[str]:
 
 def loop_lines(section: Section, names: Names, number: int, body: Sequence[str]) -> list[str]:
     """A loop over the section's tiles around `body`, which may use the visited tile's name."""
+    lines, counts, tile = section_lines(section, names, number)
+    lines.append(f"for u in range({' + '.join(counts)}):")
+    return lines + [f"    {line}" for line in (*tile, *body)]
+
+
+def section_lines(section: Section, names: Names, number: int) -> tuple[list[str], list[str], list[str]]:
+    """Where the section's runs start and end; the names of their numbers of tiles; the u-th tile of all."""
     lines: list[str] = []
     starts, counts = [], []
     for place, run in enumerate(section.runs):
@@ -97,14 +104,13 @@ def loop_lines(section: Section, names: Names, number: int, body: Sequence[str])
         lines += run_lines(run, names, start, count)
         starts.append((run, start))
         counts.append(count)
-    lines.append(f"for u in range({' + '.join(counts)}):")
     (run, start), *others = starts
-    inner = [f"{names.visited} = {_tile(run, start, 'u')}"]
+    tile = [f"{names.visited} = {_tile(run, start, 'u')}"]
     for place, (run, start) in enumerate(others, 1):
         before = " + ".join(counts[:place])
         rest = f"(u - {before})" if place == 1 else f"(u - ({before}))"
-        inner.append(f"{names.visited} = tl.where(u < {before}, {names.visited}, {_tile(run, start, rest)})")
-    return lines + [f"    {line}" for line in (*inner, *body)]
+        tile.append(f"{names.visited} = tl.where(u < {before}, {names.visited}, {_tile(run, start, rest)})")
+    return lines, counts, tile
 
 
 def _letter(place: int) -> str:

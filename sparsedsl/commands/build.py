@@ -42,6 +42,12 @@ def declare(commands: Commands) -> None:
     )
     parser.add_argument("--head-dim", type=int, action="append", metavar="D", help="compiled by --aot; default 128")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="compiled by --aot; default bf16")
+    parser.add_argument(
+        "--backend",
+        default="triton",
+        metavar="NAME",
+        help="triton (default), or hopper: a module for GPUs of compute capability 9.0 alone",
+    )
     parser.set_defaults(run=run)
 
 
@@ -61,6 +67,13 @@ def run(options: argparse.Namespace) -> int:
             expected="one, or a package",
             hint=f"-o {Path(options.output).stem}/",
         )
+    if not a_module and options.backend != "triton":
+        raise WrongValue(
+            "a package has the kernels of the backend triton",
+            got=f"--backend {options.backend}",
+            expected="triton, or a module",
+            hint=f"-o {Path(options.output).stem}.py",
+        )
     if a_module and options.aot:
         raise WrongValue(
             "a module holds text only",
@@ -71,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with working("emitting"):
             if a_module:
-                build_module(pattern, options.output, tiling=names[0] if names else TILINGS[0].name)
+                tiling = names[0] if names else TILINGS[0].name
+                build_module(pattern, options.output, tiling=tiling, backend=options.backend)
             else:
                 tilings = [tiling_named(name) for name in names] or TILINGS
                 build_package(pattern, options.output, tilings=tilings, ahead=_ahead(options))

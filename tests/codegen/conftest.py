@@ -13,5 +13,6 @@ if not torch.cuda.is_available():
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
     importlib.import_module("triton.language")
+    importlib.import_module("triton.experimental.gluon")
     if before is None:
         del os.environ["TRITON_INTERPRET"]

@@ -1,0 +1,146 @@
+"""What the kernel for Hopper chooses for a part: its tiles, which masked tiles it handles once, which by halves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sparsedsl.codegen.plan import Part
+from sparsedsl.codegen.programs import LoopProgram, program_of
+from sparsedsl.codegen.terms import predicate_source
+from sparsedsl.codegen.tiles import TileProgram
+from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.errors import Unsupported
+from sparsedsl.index import Predicate
+from sparsedsl.integers import INFINITY, IntegerSet
+from sparsedsl.pattern import Pattern
+
+# 64 query rows for each of two warpgroups; keys as shared memory holds them, two tiles of 128 or four of 64.
+WIDE, NARROW = Tiles(128, 128, 4, 2), Tiles(128, 64, 4, 4)
+# Beyond this width of a head there is no room for a tile of the output beside those of the inputs.
+WIDEST_OUTPUT = 128
+# Narrow key tiles where wide ones execute this many more pairs, or where a mask compares more often than this: its
+# conditions on 128 keys would not fit the registers. `LENGTH` is what it is counted at.
+WASTE, MOST_COMPARISONS, LENGTH = 1.05, 3, 32768
+# A row of tiles this much longer than the mean one makes it worth while to hand tiles out one by one.
+UNEVEN = 1.25
+# A masked tile that nearly every query tile has needs no loop: the others take a tile of zeros for it.
+NEARLY = 0.75
+# Halves are looked for only where the tiles of this many query tiles tell those of all.
+MOST_ROWS = 512
+
+
+def hopper_type(tiling: Tiling) -> None:
+    """Refuse a tiling of a type that the hopper backend has no kernel for."""
+    if tiling.bytes != 2:
+        raise Unsupported(
+            "the hopper backend has no kernel for this type",
+            where=f"tiling {tiling.name}",
+            got=f"{tiling.bytes} bytes an element",
+            expected="float16 or bfloat16, 2 bytes an element",
+            hint="the backend triton, or the tiling half128",
+        )
+
+
+def hopper_tiles(part: Part, tiling: Tiling) -> Tiles:
+    """The tiles of a part's kernel for Hopper.
+
+    Cost
+        Scheduling the part in both sizes of tiles.
+    Raises
+        Unsupported: not a 16-bit type, or a pattern whose tiles only a table tells.
+    """
+    hopper_type(tiling)
+    wide, narrow = (hopper_programs(part, tiles) for tiles in (WIDE, NARROW))
+    masks = {section.mask for program in wide for section in program.sections if section.mask is not None}
+    if tiling.head_dim > WIDEST_OUTPUT or any(_comparisons(mask) > MOST_COMPARISONS for mask in masks):
+        return NARROW
+    pairs = [sum(row_counts(programs, part)) * programs[0].tiles.block_n for programs in (wide, narrow)]
+    return WIDE if pairs[0] <= WASTE * pairs[1] else NARROW
+
+
+def _comparisons(mask: Predicate) -> int:
+    """How many comparisons decide a mask; a look-up in a set counts for many."""
+    text = predicate_source(mask)
+    return len(re.findall(r">=|<|==|!=", text)) + 2 * MOST_COMPARISONS * text.count(" in a set of ")
+
+
+def row_counts(programs: Sequence[LoopProgram], part: Part) -> list[int]:
+    """How many key tiles each query tile reads, for one head of each kind."""
+    length = LENGTH // part.step
+    tiles = programs[0].tiles
+    rows, columns = -(-length // tiles.block_m), -(-length // tiles.block_n)
+    return [sum(program.tiles.counts(range(i, i + 1), columns)) for program in programs for i in range(rows)]
+
+
+def hopper_programs(part: Part, tiles: Tiles) -> tuple[LoopProgram, ...]:
+    """The tile programs of the part's kinds of heads, in the tiles of the kernel for Hopper.
+
+    Raises
+        Unsupported: a kind whose tiles only a table tells.
+    """
+    found = []
+    for kind in part.kinds:
+        program = program_of(kind, tiles)
+        if not isinstance(program, LoopProgram):
+            raise Unsupported(
+                "the hopper backend walks closed-form tile programs only",
+                where=str(kind),
+                got="a pattern whose tiles a table tells",
+                expected="a periodic pattern with a short form in tiles",
+                hint="the backend triton",
+            )
+        found.append(program)
+    return tuple(found)
+
+
+def usually_one(program: TileProgram, mask: Predicate, step: int) -> bool:
+    """Whether no query tile has two tiles under this mask, and nearly all have one."""
+    groups = [group for group in program.groups if group.mask == mask]
+    if len(groups) != 1:
+        return False
+    (group,) = groups
+    narrow = group.columns[1] - group.columns[0] == 1
+    if not narrow and not all(each.is_finite and len(list(_members(each))) <= 1 for each in group.visits):
+        return False
+    length = LENGTH // step
+    rows, columns = -(-length // program.block_m), -(-length // program.block_n)
+    alone = replace(program, groups=(group,))
+    return sum(alone.counts(range(rows), columns)) >= NEARLY * rows
+
+
+def _members(visits: IntegerSet) -> Iterator[int]:
+    return visits.members(visits.minimum, visits.maximum + 1) if visits else iter(())
+
+
+def halves(pattern: Pattern, program: TileProgram, mask: Predicate) -> tuple[tuple[int, int], ...]:
+    """(first column, columns) of the tiles under a mask of one group that the rows of each warpgroup may read at all.
+
+    A warpgroup has 64 rows. Where one half of its columns is empty in every tile, it need not be multiplied.
+    """
+    whole = ((0, program.block_n),) * 2
+    (group,) = (group for group in program.groups if group.mask == mask)
+    edges = [edge for edge in (*group.rows, *group.columns) if edge != INFINITY]
+    far = max((abs(y) for each in group.visits if each.is_finite for y in _members(each)), default=0)
+    # From here on every superperiod is like the one before.
+    rows = max(edges) + far + 2 * program.row_classes
+    fine = program_of(pattern, Tiles(64, 64, 4, 2))
+    if program.block_n != 128 or rows > MOST_ROWS or not isinstance(fine, LoopProgram):
+        return whole
+    columns = program.column_classes * (rows // program.row_classes + 1) + far + 1
+    live = [[False, False], [False, False]]
+    alone = replace(program, groups=(group,))
+    for i in range(rows):
+        tiles = [j for j, _ in alone.row(i, columns)]
+        for w in range(2):
+            read = {k for k, _ in fine.tiles.row(2 * i + w, 2 * columns)} if tiles else set()
+            for half in range(2):
+                live[w][half] |= any(2 * j + half in read for j in tiles)
+    return tuple((0, 128) if a == b else (0, 64) if a else (64, 64) for a, b in live)
+
+
+def balanced(found: Sequence[tuple[tuple[int, int], ...]]) -> bool:
+    """Whether both warpgroups save as much: what one alone saves it spends waiting for the other."""
+    first, second = (sum(each[w][1] for each in found) for w in range(2))
+    return first == second

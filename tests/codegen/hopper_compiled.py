@@ -1,0 +1,110 @@
+"""Compile the kernels of the hopper backend for compute capability 9.0, with no GPU, and look at their machine code.
+
+    python -m tests.codegen.hopper_compiled "sliding(1024)" "power_attention()"      # one JSON object a kernel
+
+A program of its own: where Triton was imported for its interpreter it compiles nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from types import ModuleType
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+
+import sparsedsl as sd
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.sass import MachineCode, machine_code
+from sparsedsl.codegen.tiling import TILINGS
+from tests.codegen.modules import imported
+
+TARGET = GPUTarget("cuda", 90, 32)
+TYPES = {"bf16": gl.bfloat16, "fp16": gl.float16}
+
+
+def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: str) -> bytes:
+    """The cubin of one part's kernel; all but the last part write float32."""
+    kernel = getattr(module, f"hopper_kernel{suffix}")
+    names = kernel.arg_names
+    width = triton.next_power_of_2(head_dim)
+    (block_n,) = {int(value) for value in _constants_of(kernel.src, "BLOCK_N")}
+
+    def descriptor(rows: int) -> str:
+        block = [1, 1, *([1] if "classes" in names else []), rows, width]
+        layout = gl.NVMMASharedLayout.get_default_for(block, TYPES[dtype])
+        return f"tensordesc<{dtype}[{','.join(map(str, block))}],{layout!r}>"
+
+    chosen = {
+        "HEAD_DIM": head_dim,
+        "D": width,
+        "STAGES": module.hopper_stages(block_n, width),
+        "DYNAMIC": "DYNAMIC=True" in _launch_of(module, suffix),
+        "O_BY_TMA": last and width <= 128,
+    }
+    types = {
+        **dict.fromkeys(("q_desc", "o_desc"), descriptor(64)),
+        **dict.fromkeys(("k_desc", "v_desc"), descriptor(block_n)),
+        "constants": "*i32",
+        "counter": "*i32",
+        "o_ptr": f"*{dtype}" if last else "*fp32",
+        "before_ptr": "*fp32",
+        "lse_ptr": "*fp32",
+        "scale": "fp32",
+        **dict.fromkeys(chosen, "constexpr"),
+    }
+    source = GluonASTSource(
+        kernel,
+        {name: types.get(name, "i32") for name in names},
+        {(names.index(name),): value for name, value in chosen.items()},
+        {},
+    )
+    found = triton.compile(source, target=TARGET, options={"num_warps": 4, "maxnreg": 168})
+    cubin: bytes = found.asm["cubin"]
+    return cubin
+
+
+def _constants_of(source: str, name: str) -> Iterator[str]:
+    for line in source.splitlines():
+        if line.strip().startswith(f"{name}: gl.constexpr = "):
+            yield line.rpartition("=")[2]
+
+
+def _launch_of(module: ModuleType, suffix: str) -> str:
+    return inspect.getsource(getattr(module, f"hopper_part{suffix}"))
+
+
+def kernels_of(pattern: str, head_dim: int = 128, dtype: str = "bf16") -> Iterator[tuple[str, MachineCode]]:
+    """The kernels of a pattern, part by part."""
+    tiling = TILINGS[0] if head_dim <= TILINGS[0].head_dim else TILINGS[1]
+    parsed = sd.parse(pattern)
+    assert not isinstance(parsed, sd.Stack)
+    module = imported(emit(parsed, tiling, "hopper"))
+    suffixes = [name.removeprefix("hopper_kernel") for name in vars(module) if name.startswith("hopper_kernel")]
+    for suffix in suffixes:
+        cubin = compiled(module, suffix, suffix == suffixes[-1], head_dim, dtype)
+        yield f"hopper_kernel{suffix}", machine_code(cubin)
+
+
+def main(patterns: Sequence[str]) -> None:
+    """Print what was found; `D=64` and `T=fp16` among the words hold for the patterns after them."""
+    head_dim, dtype = 128, "bf16"
+    for word in patterns:
+        if word.startswith("D="):
+            head_dim = int(word[2:])
+        elif word.startswith("T="):
+            dtype = word[2:]
+        else:
+            for name, code in kernels_of(word, head_dim, dtype):
+                found = {"pattern": word, "kernel": name, "head_dim": head_dim, "dtype": dtype}
+                sys.stdout.write(json.dumps(found | asdict(code) | {"complaints": code.complaints}) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,87 @@
+"""The machine code of the hopper backend's kernels for compute capability 9.0, compiled with no GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsedsl.codegen.sass import read_code
+
+ROOT = Path(__file__).resolve().parents[2]
+POWER = "(sliding(5) | power() | sink(1)).blocks(256) & causal()"
+# What goes through the compiler in one process: patterns, and the head dim and type of those after them.
+WORDS = [
+    "sliding(1024)",
+    POWER,
+    "dilated(512, 8)",
+    "sliding(256) | dilated(256, 16)",
+    "(sliding(256) | sink(4) | where('q < 4')) & causal()",
+    "D=64",
+    "T=fp16",
+    "power()",
+    "D=256",
+    "sliding(1024)",
+]
+
+
+def test_no_kernel_is_serialised_and_no_loop_spills() -> None:
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.codegen.hopper_compiled", *WORDS]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["pattern"] for each in found] == [
+        *WORDS[:3],
+        *[WORDS[3]] * 2,
+        *WORDS[4:5],
+        *WORDS[7:8],
+        WORDS[9],
+    ]
+    for each in found:
+        assert each["products"] > 0
+        assert each["loops"], each
+        assert each["registers"] == 168
+        assert each["complaints"] == [], each
+
+
+GOOD = """
+.L_x_1:
+        /*0010*/                   WARPGROUP.ARRIVE ;
+        /*0020*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR12], R24 ;
+        /*0030*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR16], R24 ;
+        /*0040*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+        /*0050*/              @!P1 BRA `(.L_x_1) ;
+        /*0060*/                   STL [R1], R2 ;
+        /*0070*/                   EXIT ;
+"""
+SERIALISED = """
+        /*0010*/                   WARPGROUP.ARRIVE ;
+        /*0020*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR12], R24 ;
+        /*0030*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+        /*0040*/                   WARPGROUP.ARRIVE ;
+        /*0050*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR16], R24 ;
+        /*0060*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+"""
+
+
+def test_what_is_read_from_a_disassembly() -> None:
+    good = read_code(GOOD.splitlines(), 168)
+    assert (good.products, good.fences, good.spills, good.complaints) == (2, 2, 1, ())
+    (loop,) = good.loops
+    assert (loop.instructions, loop.products, loop.spills) == (5, 2, 0)
+
+
+def test_serialised_products_and_spills_are_told() -> None:
+    assert read_code(SERIALISED.splitlines(), 168).complaints == (
+        "warpgroup products are serialised: 4 fences for 2 products",
+    )
+    spilling = GOOD.replace("WARPGROUP.ARRIVE ;", "LDL R2, [R1] ;\n        /*0015*/    WARPGROUP.ARRIVE ;")
+    assert read_code(spilling.splitlines(), 168).complaints == (
+        "registers are spilled in loops: 1 accesses to local memory",
+    )
