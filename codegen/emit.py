@@ -14,7 +14,7 @@ from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
-from sparsedsl.codegen.part_source import filled, part_source
+from sparsedsl.codegen.part_source import filled, looks_ahead, part_source
 from sparsedsl.codegen.part_text import top_holes
 from sparsedsl.codegen.plan import Part, plan
 from sparsedsl.codegen.programs import TableProgram, program_of
@@ -46,8 +46,9 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
+    ahead = looks_ahead(parts, tiling)
     found = [
-        part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables, hopper=hopper)
+        part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables, ragged_keys=ahead, hopper=hopper)
         for number, part in enumerate(parts)
     ]
     code = "".join(each.kernels + each.hopper_kernels for each in found)
@@ -55,7 +56,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
     mask_source = masks.source()
     holes = {
         "pattern": _string(str(pattern)),
-        "causal": str(not any(each.ahead for each in found)),
+        "causal": str(not ahead),
         "head_count": str(None if isinstance(pattern, Pattern) else len(pattern.heads)),
         "head_dim": str(tiling.head_dim),
         "dtypes": "(torch.float16, torch.bfloat16)" if tiling.bytes == 2 else "(torch.float32,)",

@@ -10,7 +10,7 @@ from sparsedsl.codegen.emit import fitted_tiling
 from sparsedsl.codegen.explanation import Choice, ExplainedLayer, Explanation, Kernel, Kind, PartOfPlan, Pass
 from sparsedsl.codegen.gpus import Gpu, gpu_named
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
-from sparsedsl.codegen.part_source import PartSource, part_source
+from sparsedsl.codegen.part_source import PartSource, looks_ahead, part_source
 from sparsedsl.codegen.plan import GAIN, LENGTH, TILE, Costs, plan
 from sparsedsl.codegen.predict import dense_ms, launch_ms, matrix_ms, memory_ms, predicted_ms
 from sparsedsl.codegen.programs import Program, TableProgram
@@ -154,13 +154,13 @@ def _explained(
     tiling, cpu_tiles = fitted_tiling(decided.parts, tiling)
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
+    ahead = looks_ahead(decided.parts, tiling)
     sources = [
-        part_source(part, number, len(decided.parts), tiling, cpu_tiles, masks, tables)
+        part_source(part, number, len(decided.parts), tiling, cpu_tiles, masks, tables, ragged_keys=ahead)
         for number, part in enumerate(decided.parts)
     ]
     parts = tuple(_part(source, kernels_of(source, tiling, tables.patterns, inputs), inputs) for source in sources)
     live = sum(part.live_pairs for part in parts)
-    ahead = any(source.ahead for source in sources)
     triangle = inputs.heads * inputs.seq_len * (inputs.seq_len + 1) // 2
     forward, backward = (
         _pass(direction, sources, parts, live, None if ahead else triangle, inputs, dtype, gpu)

@@ -102,8 +102,8 @@ def hopper_listed_below(bound, constants, start, many, TURN: gl.constexpr, WIDTH
     for power in gl.static_range(1, 16):
         if WIDTH >> power > 0:
             step: gl.constexpr = WIDTH >> power
-            found = gl.where(gl.load(constants + start + found + step - 1) < rest, found + step, found)
-    found = gl.where(gl.load(constants + start + found) < rest, found + 1, found)
+            found = gl.where(gl.load(constants + (start + found + step - 1)) < rest, found + step, found)
+    found = gl.where(gl.load(constants + (start + found)) < rest, found + 1, found)
     return bound // TURN * many + found
 '''
 

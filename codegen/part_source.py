@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from string import Template
 
@@ -38,10 +39,10 @@ class PartSource:
     hopper_kernels: str = ""
     hopper_launch: str = ""
 
-    @property
-    def ahead(self) -> bool:
-        """Whether some query reads a key to its right."""
-        return any(program.looks_ahead for program in self.forward)
+
+def looks_ahead(parts: Sequence[Part], tiling: Tiling) -> bool:
+    """Whether some query reads a key to its right: then queries may stand past the last key, for every part."""
+    return any(program_of(kind, tiling.forward).looks_ahead for part in parts for kind in part.kinds)
 
 
 def part_source(
@@ -53,16 +54,20 @@ def part_source(
     masks: Masks,
     tables: TableRoad,
     *,
+    ragged_keys: bool,
     hopper: bool = False,
 ) -> PartSource:
-    """The text of part `number` of `count`; its masks and tables join those of the module."""
+    """The text of part `number` of `count`; its masks and tables join those of the module.
+
+    `ragged_keys`: whether queries may stand past the last key, so that keys past it must be masked.
+    """
     tiling = _with_tall_tiles(part, tiling)
     forward, dq, dkdv, cpu = (
         tuple(program_of(kind, tiles) for kind in part.kinds)
         for tiles in (tiling.forward, tiling.dq, tiling.dkdv, cpu_tiles)
     )
     text = PartText(part, number, count, masks.constants)
-    walker = Walker(text, masks, tables, ragged_keys=any(program.looks_ahead for program in forward))
+    walker = Walker(text, masks, tables, ragged_keys)
     walks = {
         "walk": walker.kernel_walk(forward, FORWARD, 4),
         "dq_walk": walker.kernel_walk(dq, DQ, 4),

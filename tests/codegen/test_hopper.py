@@ -122,6 +122,22 @@ def test_queries_that_start_anywhere_and_other_strides() -> None:
         assert_right(module, pattern, moved, q_start=q_start)
 
 
+def test_queries_past_the_last_key_in_a_part_that_looks_back() -> None:
+    pattern = sd.strided(6) | sd.dilated(2, 3)
+    assert len(planning.plan(pattern).parts) == 2
+    assert_right(hopper_module(pattern), pattern, random_inputs(2, 2, 197, 145, 32, FP16), q_start=64)
+
+
+def test_lists_of_tiles() -> None:
+    """Distances too irregular for runs: a list that both sides search alike."""
+    pattern = sd.offsets(203 * n * n + n for n in range(12))
+    source = emit(pattern, TILINGS[0], "hopper")
+    assert source.count("hopper_listed_below(") > 2
+    module = emulated(imported(source))
+    assert_right(module, pattern, random_inputs(2, 1, 300, 9000, 16, FP16))
+    assert_right(module, pattern, random_inputs(2, 1, 900, 900, 16, BF16))
+
+
 def test_rows_of_one_length_are_shared_out_others_handed_out() -> None:
     """With more programs than tiles, too; the counter is the queue."""
     for pattern, handed_out in ((sd.sliding(300), False), (sd.causal(), True)):

@@ -131,6 +131,17 @@ def test_layouts_scale_start_and_odd_head_dims(road: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_queries_past_the_last_key_in_a_part_that_looks_back(road: str) -> None:
+    """The other part looks ahead, so that queries may stand there at all."""
+    pattern = strided(6) | dilated(2, 3)
+    assert len(planning.plan(pattern).parts) == 2
+    module = imported(emit(pattern, SMALL))
+    tensors = random_inputs(2, 2, 30, 45, 16, torch.float32)
+    exact, eager = (expected(pattern, tensors, dtype, 40) for dtype in (torch.float64, torch.float32))
+    assert_within_rule(outcome(module, tensors, q_start=40), exact, eager)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 def test_rows_without_a_key_are_exactly_empty(road: str) -> None:
     pattern = PATTERNS["rows without keys"]
     module = imported(emit(pattern, SMALL))
