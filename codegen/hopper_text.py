@@ -99,10 +99,11 @@ def hopper_listed_below(bound, constants, start, many, TURN: gl.constexpr, WIDTH
     bound = gl.maximum(bound, 0)
     rest = bound % TURN
     found = 0
+    # Half the list, a quarter, ...: a search in a power of two of sorted items.
     for power in gl.static_range(1, 16):
         if WIDTH >> power > 0:
-            step: gl.constexpr = WIDTH >> power
-            found = gl.where(gl.load(constants + (start + found + step - 1)) < rest, found + step, found)
+            last = constants + (start + found + (WIDTH >> power) - 1)
+            found = gl.where(gl.load(last) < rest, found + (WIDTH >> power), found)
     found = gl.where(gl.load(constants + (start + found)) < rest, found + 1, found)
     return bound // TURN * many + found
 '''

@@ -14,16 +14,17 @@ from sparsedsl.codegen.sass import read_code
 
 ROOT = Path(__file__).resolve().parents[2]
 POWER = "(sliding(5) | power() | sink(1)).blocks(256) & causal()"
+LISTED = "offsets({203, 814, 1831, 3252, 5080, 7314, 9954, 13000, 16452, 20309})"
 # What goes through the compiler in one process: patterns, and the head dim and type of those after them.
 WORDS = [
     "sliding(1024)",
     POWER,
     "dilated(512, 8)",
     "sliding(256) | dilated(256, 16)",
-    "(sliding(256) | sink(4) | where('q < 4')) & causal()",
+    "per_head([sliding(512), sliding(100, ahead=300)])",
     "D=64",
     "T=fp16",
-    "power()",
+    LISTED,
     "D=256",
     "sliding(1024)",
 ]
