@@ -157,6 +157,9 @@ class HopperText:
             "one": "1, " if self.text.in_classes else "",
             "merge_lse": _MERGE_LSE if self.text.number else "",
             "merge_out": _MERGE_OUT if self.text.number else "",
+            "token_row": (
+                self.text.holes()["token_row"] if self.text.in_classes else "i_bh.to(tl.int64) * q_len + o_m - q_start"
+            ),
             "block_m": str(self.tiles.block_m),
             "block_n": str(self.tiles.block_n),
             "dynamic": str(self._uneven()),

@@ -404,7 +404,7 @@ def hopper_part${p}(
     batch, heads, rows, head_dim = q.shape
     width = triton.next_power_of_2(head_dim)
     processors = multiprocessors(q.device)
-    for each in class_ranges(${step}, q_start, rows, k.shape[2]):
+    for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
         works = batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m})
         if not works:
@@ -475,7 +475,7 @@ DESCRIPTOR = '''
 
 def hopper_descriptor(tensor: Tensor, rows: int) -> HopperDescriptor:
     """The same as `tile_descriptor`, for the kernel for Hopper."""
-    each = tile_descriptor(tensor, rows)
+    each = tile_descriptor(tensor, rows, False)
     return hopper_described(each.base, each.shape, each.strides, each.block_shape)
 '''
 
@@ -485,6 +485,6 @@ def hopper_class_descriptor(
     tensor: Tensor, step: int, first: int, classes: int, ranks: int, rows: int
 ) -> HopperDescriptor:
     """The same as `class_descriptor`, for the kernel for Hopper."""
-    each = class_descriptor(tensor, step, first, classes, ranks, rows)
+    each = class_descriptor(tensor, step, first, classes, ranks, rows, False)
     return hopper_described(each.base, each.shape, each.strides, each.block_shape)
 '''

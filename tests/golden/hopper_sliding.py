@@ -15,6 +15,8 @@ Hopper     forward on compute capability 9.0 runs hopper_kernel, checked against
 Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it
 Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,
            log-sum-exp -inf (natural log) and zero gradients
+Documents  a packed call is the same walk in each document, found in cu_seqlens by the kernels; its positions
+           begin at 0, and hardware gives 0 for what is read past its end
 Numerics   products of the inputs' type, sums and softmax in float32; addresses are 64 bits wide
 Inputs     head dims up to 128, 2 bytes an element
 Run-time   batch, heads, lengths, strides, scale; compiled once for each head dim and type
@@ -22,6 +24,7 @@ Run-time   batch, heads, lengths, strides, scale; compiled once for each head di
 Glossary   B batch, H query heads, G key heads, M query length, N key length, D head dimension
            i query tile, j key tile, u count of tiles in a loop; home: where the own tile's period starts
            i_ index, o_ offsets, b_ tile: b_q [BLOCK_M, D], b_k b_v [BLOCK_N, D], b_s [BLOCK_M, BLOCK_N]
+           at_ where a tile stands in its descriptor: batch entry, class and row, or a document's END
            row_max, row_sum [BLOCK_M]: running maximum and sum of the softmax, base 2 inside
 """
 
@@ -30,6 +33,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import triton
@@ -48,7 +52,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDe
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'sliding(1024)'
-DIGEST = "f7d61a943a13"
+DIGEST = "0c034dde37e6"
 
 
 @triton.jit
@@ -58,6 +62,45 @@ def mask_0(q, k):
 @triton.jit
 def mask_1(q, k):
     return q - k < 1024
+
+
+# A packed descriptor's rows end here, and so does each document in it.
+END = tl.constexpr(1 << 30)
+
+
+@triton.jit
+def document_of(slot, cu_ptr, documents, SIZE: tl.constexpr):
+    """The document of a slot, its first row and its length.
+
+    Document d has the slots from cu_seqlens[d] // SIZE + d on: one for each SIZE of its rows, one at most to spare.
+    """
+    # The slots of `low` begin at `slot` or before, those of `high` after it.
+    low = min(max(slot - tl.load(cu_ptr + documents) // SIZE, 0), documents - 1)
+    high = min(slot - tl.load(cu_ptr + low) // SIZE, documents - 1) + 1
+    while low + 1 < high:
+        middle = (low + high) // 2
+        after = tl.load(cu_ptr + middle) // SIZE + middle > slot
+        low, high = tl.where(after, low, middle), tl.where(after, middle, high)
+    first = tl.load(cu_ptr + low)
+    return low, first, tl.load(cu_ptr + low + 1) - first
+
+
+@triton.jit
+def tile_of_head(desc, i_b, i_h, start, ROWS: tl.constexpr, D: tl.constexpr):
+    """A tile of one head; in a packed call `i_b` is the document's end, and END the end of its rows."""
+    if len(desc.shape) == 4:
+        return desc.load([i_b, i_h, start, 0]).reshape(ROWS, D)
+    else:
+        return desc.load([i_b, i_h, END, start, 0]).reshape(ROWS, D)
+
+
+@triton.jit
+def store_tile_of_head(desc, i_b, i_h, start, tile, ROWS: tl.constexpr, D: tl.constexpr):
+    """Store a tile of one head, less what is outside."""
+    if len(desc.shape) == 4:
+        desc.store([i_b, i_h, start, 0], tile.to(desc.dtype).reshape(1, 1, ROWS, D))
+    else:
+        desc.store([i_b, i_h, END, start, 0], tile.to(desc.dtype).reshape(1, 1, 1, ROWS, D))
 
 
 @triton.jit
@@ -74,7 +117,7 @@ def attend(
     BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """One key tile of the running softmax, in base 2; `keep` is read only where the tile is masked."""
-    b_k = k_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_k = tile_of_head(k_desc, i_b, i_g, start, BLOCK_N, D)
     b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
     if MASKED:
         b_s = tl.where(keep, b_s, float("-inf"))
@@ -82,27 +125,38 @@ def attend(
     b_p = tl.exp2(b_s * scale - new_max[:, None])
     shrink = tl.exp2(row_max - new_max)
     row_sum = row_sum * shrink + tl.sum(b_p, 1)
-    b_v = v_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_v = tile_of_head(v_desc, i_b, i_g, start, BLOCK_N, D)
     acc = tl.dot(b_p.to(b_v.dtype), b_v, acc * shrink[:, None], input_precision=PRECISION)
     return acc, new_max, row_sum
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"])
 def forward_kernel(
     q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads,
-    group,
+    group, cu_ptr, documents,
     head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head."""
     BLOCK_M: tl.constexpr = 64
     BLOCK_N: tl.constexpr = 64
-    first_row_tile = max(q_start, 0) // BLOCK_M
-    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    if cu_ptr is None:
+        first_row_tile = max(q_start, 0) // BLOCK_M
+        row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    else:
+        first_row_tile, row_tiles = 0, q_len // BLOCK_M + documents
     # The last tiles read the most keys where the pattern grows: they start first.
     i_bh = tl.program_id(0) // row_tiles
     i = first_row_tile + row_tiles - 1 - tl.program_id(0) % row_tiles
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group
+    rows, first, first_slot, at_b, at_n = q_len, 0, 0, i_b, 0
+    if cu_ptr is not None:
+        document, first, q_len = document_of(i, cu_ptr, documents, BLOCK_M)
+        first_slot = first // BLOCK_M + document
+        i -= first_slot
+        if i * BLOCK_M >= q_len:
+            return
+        k_len, q_start, at_b, at_n = q_len, 0, first + q_len, END - q_len
     first_key_tile = 0
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
 
@@ -110,7 +164,7 @@ def forward_kernel(
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)
     o_n = tl.arange(0, BLOCK_N)
-    b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
+    b_q = tile_of_head(q_desc, at_b, i_h, at_n + row_start, BLOCK_M, D)
     # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
     row_max = tl.full([BLOCK_M], -3.0e38, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
@@ -122,7 +176,8 @@ def forward_kernel(
     for u in range(count_0):
         j = start_0 + u
         acc, row_max, row_sum = attend(
-            acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, None, False, BLOCK_N, D, PRECISION
+            acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, None, False, BLOCK_N, D,
+            PRECISION
         )
     # PARTIAL, q - k >= 0: home
     start_1 = max(home, first_key_tile)
@@ -131,8 +186,8 @@ def forward_kernel(
         j = start_1 + u
         k_pos = j * BLOCK_N + o_n
         acc, row_max, row_sum = attend(
-            acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, mask_0(o_m[:, None], k_pos[None,
-            :]), True, BLOCK_N, D, PRECISION
+            acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, mask_0(o_m[:, None],
+            k_pos[None, :]), True, BLOCK_N, D, PRECISION
         )
     # PARTIAL, q - k < 1024: home - 16
     start_2 = max(home - 16, first_key_tile)
@@ -141,21 +196,22 @@ def forward_kernel(
         j = start_2 + u
         k_pos = j * BLOCK_N + o_n
         acc, row_max, row_sum = attend(
-            acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, mask_1(o_m[:, None], k_pos[None,
-            :]), True, BLOCK_N, D, PRECISION
+            acc, row_max, row_sum, b_q, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, mask_1(o_m[:, None],
+            k_pos[None, :]), True, BLOCK_N, D, PRECISION
         )
     live = row_sum > 0
     total = tl.where(live, row_sum, 1.0)
     b_o = acc / total[:, None]
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
-    row = i_bh.to(tl.int64) * q_len + o_m - q_start
+    row = i_bh.to(tl.int64) * rows + first + o_m - q_start
     store_rows(o_ptr, row, b_o, inside, head_dim, D)
     tl.store(lse_ptr + row, b_lse, mask=inside)
 
-@triton.jit(do_not_specialize=["q_len", "q_start"])
+@triton.jit(do_not_specialize=["q_len", "q_start", "documents"])
 def rows_kernel(
-    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start,
+    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, cu_ptr,
+    documents,
     head_dim: tl.constexpr, D: tl.constexpr,
 ):
     """What the backward kernels ask of each row of a query tile, laid out tile by tile.
@@ -164,21 +220,33 @@ def rows_kernel(
     delta = sum(o * do) - dlse, what the softmax's gradient takes off.
     """
     BLOCK_M: tl.constexpr = 64
-    first_row_tile = max(q_start, 0) // BLOCK_M
-    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    if cu_ptr is None:
+        first_row_tile = max(q_start, 0) // BLOCK_M
+        row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    else:
+        first_row_tile, row_tiles = 0, q_len // BLOCK_M + documents
     i_bh = tl.program_id(0) // row_tiles
     i = first_row_tile + row_tiles - 1 - tl.program_id(0) % row_tiles
+    rows, first, first_slot = q_len, 0, 0
+    if cu_ptr is not None:
+        document, first, q_len = document_of(i, cu_ptr, documents, BLOCK_M)
+        first_slot = first // BLOCK_M + document
+        i -= first_slot
+        if i * BLOCK_M >= q_len:
+            return
+        q_start = 0
     o_m = q_start + max(i * BLOCK_M - q_start, 0) + tl.arange(0, BLOCK_M)
     o_d = tl.arange(0, D)
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
-    row = i_bh.to(tl.int64) * q_len + o_m - q_start
+    row = i_bh.to(tl.int64) * rows + first + o_m - q_start
     place = row[:, None] * head_dim + o_d[None, :]
     here = inside[:, None] & (o_d < head_dim)[None, :]
     b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
     b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
     b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
-    o_row = (i_bh.to(tl.int64) * row_tiles + i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_tile = i_bh.to(tl.int64) * row_tiles + i - first_row_tile + first_slot
+    o_row = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
     tl.store(row_lse_ptr + o_row, tl.where(b_lse == float("-inf"), float("inf"), b_lse))
     tl.store(row_delta_ptr + o_row, b_delta)
 
@@ -189,41 +257,53 @@ def add_dq(
     BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """One key tile's share of dq, not yet scaled."""
-    b_k = k_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_k = tile_of_head(k_desc, i_b, i_g, start, BLOCK_N, D)
     b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
     b_p = tl.exp2(b_s * scale - b_lse[:, None])
     if MASKED:
         b_p = tl.where(keep, b_p, 0.0)
-    b_v = v_desc.load([i_b, i_g, start, 0]).reshape(BLOCK_N, D)
+    b_v = tile_of_head(v_desc, i_b, i_g, start, BLOCK_N, D)
     b_dp = tl.dot(b_do, b_v.T, input_precision=PRECISION)
     b_ds = b_p * (b_dp - b_delta[:, None])
     return tl.dot(b_ds.to(b_k.dtype), b_k, acc, input_precision=PRECISION)
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"])
 def dq_kernel(
     q_desc, k_desc, v_desc, do_desc, dq_ptr, row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group,
+    softmax_scale, q_len, k_len, q_start, heads, group, cu_ptr, documents,
     head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradient of one query tile of one head."""
     BLOCK_M: tl.constexpr = 64
     BLOCK_N: tl.constexpr = 64
-    first_row_tile = max(q_start, 0) // BLOCK_M
-    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    if cu_ptr is None:
+        first_row_tile = max(q_start, 0) // BLOCK_M
+        row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    else:
+        first_row_tile, row_tiles = 0, q_len // BLOCK_M + documents
     i_bh = tl.program_id(0) // row_tiles
     i = first_row_tile + row_tiles - 1 - tl.program_id(0) % row_tiles
     i_b, i_h = i_bh // heads, i_bh % heads
     i_g = i_h // group
+    rows, first, first_slot, at_b, at_n = q_len, 0, 0, i_b, 0
+    if cu_ptr is not None:
+        document, first, q_len = document_of(i, cu_ptr, documents, BLOCK_M)
+        first_slot = first // BLOCK_M + document
+        i -= first_slot
+        if i * BLOCK_M >= q_len:
+            return
+        k_len, q_start, at_b, at_n = q_len, 0, first + q_len, END - q_len
     first_key_tile = 0
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
 
     row_start = max(i * BLOCK_M - q_start, 0)
     o_m = q_start + row_start + tl.arange(0, BLOCK_M)
     o_n = tl.arange(0, BLOCK_N)
-    b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
-    b_do = do_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
-    o_row = (i_bh.to(tl.int64) * row_tiles + i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
+    b_q = tile_of_head(q_desc, at_b, i_h, at_n + row_start, BLOCK_M, D)
+    b_do = tile_of_head(do_desc, at_b, i_h, at_n + row_start, BLOCK_M, D)
+    row_tile = i_bh.to(tl.int64) * row_tiles + i - first_row_tile + first_slot
+    o_row = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
     b_lse = tl.load(row_lse_ptr + o_row)
     b_delta = tl.load(row_delta_ptr + o_row)
     acc = tl.zeros([BLOCK_M, D], tl.float32)
@@ -234,8 +314,8 @@ def dq_kernel(
     for u in range(count_0):
         j = start_0 + u
         acc = add_dq(
-            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, None, False, BLOCK_N, D,
-            PRECISION
+            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, None, False, BLOCK_N,
+            D, PRECISION
         )
     # PARTIAL, q - k >= 0: home
     start_1 = max(home, first_key_tile)
@@ -244,7 +324,7 @@ def dq_kernel(
         j = start_1 + u
         k_pos = j * BLOCK_N + o_n
         acc = add_dq(
-            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, mask_0(o_m[:, None],
+            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, mask_0(o_m[:, None],
             k_pos[None, :]), True, BLOCK_N, D, PRECISION
         )
     # PARTIAL, q - k < 1024: home - 16
@@ -254,12 +334,12 @@ def dq_kernel(
         j = start_2 + u
         k_pos = j * BLOCK_N + o_n
         acc = add_dq(
-            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, i_b, i_g, j * BLOCK_N, scale, mask_1(o_m[:, None],
+            acc, b_q, b_do, b_lse, b_delta, k_desc, v_desc, at_b, i_g, at_n + j * BLOCK_N, scale, mask_1(o_m[:, None],
             k_pos[None, :]), True, BLOCK_N, D, PRECISION
         )
     acc *= softmax_scale
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
-    row = i_bh.to(tl.int64) * q_len + o_m - q_start
+    row = i_bh.to(tl.int64) * rows + first + o_m - q_start
     store_rows(dq_ptr, row, acc, inside, head_dim, D)
 
 
@@ -269,13 +349,13 @@ def add_dkdv(
     keep, MASKED: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """One query tile's share of dk (not yet scaled) and dv; scores stand transposed, keys down, queries across."""
-    b_q = q_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
+    b_q = tile_of_head(q_desc, i_b, i_h, row_start, BLOCK_M, D)
     b_lse = tl.load(row_lse_ptr + o_row)
     b_st = tl.dot(b_k, b_q.T, input_precision=PRECISION)
     b_pt = tl.exp2(b_st * scale - b_lse[None, :])
     if MASKED:
         b_pt = tl.where(keep, b_pt, 0.0)
-    b_do = do_desc.load([i_b, i_h, row_start, 0]).reshape(BLOCK_M, D)
+    b_do = tile_of_head(do_desc, i_b, i_h, row_start, BLOCK_M, D)
     dv = tl.dot(b_pt.to(b_do.dtype), b_do, dv, input_precision=PRECISION)
     b_delta = tl.load(row_delta_ptr + o_row)
     b_dpt = tl.dot(b_v, b_do.T, input_precision=PRECISION)
@@ -284,16 +364,16 @@ def add_dkdv(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group"])
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"])
 def dkdv_kernel(
     q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale,
-    softmax_scale, q_len, k_len, q_start, heads, group,
+    softmax_scale, q_len, k_len, q_start, heads, group, cu_ptr, documents,
     D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
     BLOCK_M: tl.constexpr = 64
     BLOCK_N: tl.constexpr = 64
-    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N if cu_ptr is None else k_len // BLOCK_N + documents
     key_heads = heads // group
     program, all_heads = tl.program_id(0), tl.num_programs(0) // key_tiles
     # Key tiles that every query reads take longest: those of all heads start first.
@@ -305,14 +385,23 @@ def dkdv_kernel(
     i_b, i_g = i_bg // key_heads, i_bg % key_heads
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M
+    row_slots, first_slot, at_b, at_n = row_tiles - first_row_tile, 0, i_b, 0
+    if cu_ptr is not None:
+        document, first, k_len = document_of(j, cu_ptr, documents, BLOCK_N)
+        j -= first // BLOCK_N + document
+        if j * BLOCK_N >= k_len:
+            return
+        row_slots, first_slot = q_len // BLOCK_M + documents, first // BLOCK_M + document
+        q_start, first_row_tile, row_tiles = 0, 0, (k_len + BLOCK_M - 1) // BLOCK_M
+        at_b, at_n = first + k_len, END - k_len
 
     o_n = j * BLOCK_N + tl.arange(0, BLOCK_N)
-    b_k = k_desc.load([i_b, i_g, j * BLOCK_N, 0]).reshape(BLOCK_N, D)
-    b_v = v_desc.load([i_b, i_g, j * BLOCK_N, 0]).reshape(BLOCK_N, D)
+    b_k = tile_of_head(k_desc, at_b, i_g, at_n + j * BLOCK_N, BLOCK_N, D)
+    b_v = tile_of_head(v_desc, at_b, i_g, at_n + j * BLOCK_N, BLOCK_N, D)
     dk = tl.zeros([BLOCK_N, D], tl.float32)
     dv = tl.zeros([BLOCK_N, D], tl.float32)
     for i_h in range(i_g * group, (i_g + 1) * group):
-        head_row = (i_b * heads + i_h).to(tl.int64) * (row_tiles - first_row_tile) * BLOCK_M
+        head_row = ((i_b * heads + i_h).to(tl.int64) * row_slots + first_slot) * BLOCK_M
         home = j
         # FULL, no mask: home + 1 .. home + 15
         start_0 = max(home + 1, first_row_tile)
@@ -322,8 +411,8 @@ def dkdv_kernel(
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
             dk, dv = add_dkdv(
-                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, scale, None,
-                False, BLOCK_M, D, PRECISION
+                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, at_b, i_h, o_row, at_n + row_start,
+                scale, None, False, BLOCK_M, D, PRECISION
             )
         # PARTIAL, q - k >= 0: home
         start_1 = max(home, first_row_tile)
@@ -333,8 +422,8 @@ def dkdv_kernel(
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
             dk, dv = add_dkdv(
-                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, scale,
-                mask_0((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D,
+                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, at_b, i_h, o_row, at_n + row_start,
+                scale, mask_0((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D,
                 PRECISION
             )
         # PARTIAL, q - k < 1024: home + 16
@@ -345,13 +434,13 @@ def dkdv_kernel(
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
             dk, dv = add_dkdv(
-                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, i_b, i_h, o_row, row_start, scale,
-                mask_1((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D,
+                dk, dv, b_k, b_v, q_desc, do_desc, row_lse_ptr, row_delta_ptr, at_b, i_h, o_row, at_n + row_start,
+                scale, mask_1((q_start + row_start + tl.arange(0, BLOCK_M))[None, :], o_n[:, None]), True, BLOCK_M, D,
                 PRECISION
             )
     dk *= softmax_scale
-    dk_desc.store([i_b, i_g, j * BLOCK_N, 0], dk.to(dk_desc.dtype).reshape(1, 1, BLOCK_N, D))
-    dv_desc.store([i_b, i_g, j * BLOCK_N, 0], dv.to(dv_desc.dtype).reshape(1, 1, BLOCK_N, D))
+    store_tile_of_head(dk_desc, at_b, i_g, at_n + j * BLOCK_N, dk, BLOCK_N, D)
+    store_tile_of_head(dv_desc, at_b, i_g, at_n + j * BLOCK_N, dv, BLOCK_N, D)
 
 
 @gluon.jit
@@ -1130,28 +1219,61 @@ def readable(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def tiles_in(start: int, length: int, size: int) -> int:
-    """How many tiles hold the positions start .. start + length - 1 that are not negative."""
+def tiles_in(start: int, length: int, size: int, documents: int | None = None) -> int:
+    """How many tiles hold the positions start .. start + length - 1 that are not negative.
+
+    In a packed call, the slots: one for each tile of each document, at most one more for each.
+    """
+    if documents is not None:
+        return length // size + documents
     return max((start + length + size - 1) // size - max(start, 0) // size, 0) if length else 0
 
 
-def tile_descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
+def packed_descriptor(tensor: Tensor, rows: int, step: int = 1) -> TensorDescriptor:
+    """A (1, heads, length, head_dim) tensor of documents read in tiles that end where the document does.
+
+    Rank r of the n ranks at first, first + step, ... is read at [first + step * n, head, END, END - n + r, 0]: 2**30
+    is also where the fourth dimension ends, so that hardware gives 0 for what follows the document, and stores none of
+    it. The third dimension takes the 2**30 rows off again: 2**34 elements 2**30 times are 0 in addresses of 64 bits.
+    """
+    width = triton.next_power_of_2(tensor.shape[3])
+    _, heads, row, _ = tensor.stride()
+    shape = [0x7FFF0000, tensor.shape[1], 0x7FFF0000, 1 << 30, tensor.shape[3]]
+    return TensorDescriptor(tensor, shape, [row, heads, 2**34 - step * row, step * row, 1], [1, 1, 1, rows, width])
+
+
+def documents_in(cu_seqlens: Tensor | None) -> int | None:
+    """How many documents a packed call has; None for an ordinary call."""
+    return None if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+
+def tile_descriptor(tensor: Tensor, rows: int, packed: bool) -> TensorDescriptor:
     """A (batch, heads, length, head_dim) tensor read in tiles of `rows` rows of one head; outside reads give 0."""
+    if packed:
+        return packed_descriptor(tensor, rows)
     width = triton.next_power_of_2(tensor.shape[3])
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 
 
 def forward_part(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    q_start: int,
+    cu_seqlens: Tensor | None,
 ) -> None:
+    packed, documents = cu_seqlens is not None, documents_in(cu_seqlens)
     batch, heads, q_len, head_dim = q.shape
     k_len = k.shape[2]
-    grid = (batch * heads * tiles_in(q_start, q_len, 64),)
+    grid = (batch * heads * tiles_in(q_start, q_len, 64, documents),)
     if grid[0]:
         forward_kernel[grid](
-            tile_descriptor(q, 64),
-            tile_descriptor(k, 64),
-            tile_descriptor(v, 64),
+            tile_descriptor(q, 64, packed),
+            tile_descriptor(k, 64, packed),
+            tile_descriptor(v, 64, packed),
             out,
             lse,
             scale * LOG2_E,
@@ -1160,6 +1282,8 @@ def forward_part(
             q_start,
             heads,
             heads // k.shape[1],
+            cu_seqlens,
+            documents,
             head_dim=head_dim,
             D=triton.next_power_of_2(head_dim),
             PRECISION=precision(q),
@@ -1179,15 +1303,17 @@ def backward_part(
     results: Sequence[Tensor],
     scale: float,
     q_start: int,
+    cu_seqlens: Tensor | None,
 ) -> None:
+    packed, documents = cu_seqlens is not None, documents_in(cu_seqlens)
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
     dq, dk, dv = results
     width = triton.next_power_of_2(head_dim)
-    row_tiles = batch * heads * tiles_in(q_start, q_len, 64)
+    row_tiles = batch * heads * tiles_in(q_start, q_len, 64, documents)
     row_lse = torch.empty(row_tiles * 64, dtype=torch.float32, device=q.device)
     row_delta = torch.empty_like(row_lse)
-    numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads)
+    numbers = (scale * LOG2_E, scale, q_len, k_len, q_start, heads, heads // key_heads, cu_seqlens, documents)
     if row_tiles:
         rows_kernel[(row_tiles,)](
             out,
@@ -1198,14 +1324,16 @@ def backward_part(
             row_delta,
             q_len,
             q_start,
+            cu_seqlens,
+            documents,
             head_dim=head_dim,
             D=width,
         )
         dq_kernel[(row_tiles,)](
-            tile_descriptor(q, 64),
-            tile_descriptor(k, 64),
-            tile_descriptor(v, 64),
-            tile_descriptor(d_out, 64),
+            tile_descriptor(q, 64, packed),
+            tile_descriptor(k, 64, packed),
+            tile_descriptor(v, 64, packed),
+            tile_descriptor(d_out, 64, packed),
             dq,
             row_lse,
             row_delta,
@@ -1216,15 +1344,15 @@ def backward_part(
             num_warps=4,
             num_stages=2,
         )
-    grid = (batch * key_heads * tiles_in(0, k_len, 64),)
+    grid = (batch * key_heads * tiles_in(0, k_len, 64, documents),)
     if grid[0]:
         dkdv_kernel[grid](
-            tile_descriptor(q, 64),
-            tile_descriptor(k, 64),
-            tile_descriptor(v, 64),
-            tile_descriptor(d_out, 64),
-            tile_descriptor(dk, 64),
-            tile_descriptor(dv, 64),
+            tile_descriptor(q, 64, packed),
+            tile_descriptor(k, 64, packed),
+            tile_descriptor(v, 64, packed),
+            tile_descriptor(d_out, 64, packed),
+            tile_descriptor(dk, 64, packed),
+            tile_descriptor(dv, 64, packed),
             row_lse,
             row_delta,
             *numbers,
@@ -1272,7 +1400,7 @@ def hopper_described(
 
 def hopper_descriptor(tensor: Tensor, rows: int) -> HopperDescriptor:
     """The same as `tile_descriptor`, for the kernel for Hopper."""
-    each = tile_descriptor(tensor, rows)
+    each = tile_descriptor(tensor, rows, False)
     return hopper_described(each.base, each.shape, each.strides, each.block_shape)
 
 
@@ -1310,25 +1438,40 @@ def hopper_part(
         )
 
 
-def launch_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
+def launch_forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    # Rows before position 0 have no key, and no tile.
-    new = torch.zeros if q_start < 0 else torch.empty
+    # Rows before position 0, and rows of no document, have no key, and no tile.
+    new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
     out = new(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
-    (hopper_part if on_hopper(q) else forward_part)(q, k, v, out, lse, scale, q_start)
+    if on_hopper(q) and cu_seqlens is None:
+        hopper_part(q, k, v, out, lse, scale, q_start)
+    else:
+        forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)
     return out, lse
 
 
 def launch_backward(
-    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    q_start: int,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    dq = (torch.zeros if q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
-    dk = torch.empty(k.shape, dtype=k.dtype, device=k.device)
-    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    packed = cu_seqlens is not None
+    dq = (torch.zeros if packed or q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
+    new = torch.zeros if packed else torch.empty
+    dk, dv = (new(each.shape, dtype=each.dtype, device=each.device) for each in (k, v))
     d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
-    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start)
+    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start, cu_seqlens)
     return dq, dk, dv
 
 
@@ -1482,7 +1625,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_f7d61a943a13"), mutates_args=())
+@torch.library.custom_op(unused("attention_0c034dde37e6"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1499,7 +1642,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_f7d61a943a13"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_0c034dde37e6"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1609,16 +1752,21 @@ def attention(
     scale: float | None = None,
     q_start: int | None = None,
     return_lse: bool = False,
+    cu_seqlens: Tensor | None = None,
+    document_ids: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
         Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+        Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
+        cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
     Units
         Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
         to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
-        inputs are cast, as those of scaled_dot_product_attention are.
+        inputs are cast, as those of scaled_dot_product_attention are. Positions count from 0 in each document, and no
+        pair crosses one; a row of no document has no key.
     Cost
         Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
     Raises
@@ -1626,14 +1774,255 @@ def attention(
     """
     q, k, v = autocast(q), autocast(k), autocast(v)
     check_inputs(q, k, v, scale, q_start)
+    by_id = cu_seqlens is None
+    documents = document_ids if by_id else cu_seqlens
+    if documents is not None:
+        check_documents(q, k, q_start, documents, by_id, document_ids)
     start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     if factor < 0:
         # The kernels take the maximum of unscaled scores.
         q, factor = -q, -factor
+    if documents is not None:
+        out, lse = packed_attention(q, k, v, factor, documents, by_id)
+        return (out, lse) if return_lse else out
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     out, lse = (Transformed.apply if transformed else attention_op)(q, k, v, factor, start)
     return (out, lse) if return_lse else out
+
+
+def check_documents(
+    q: Tensor, k: Tensor, q_start: int | None, documents: Tensor, by_id: bool, document_ids: Tensor | None
+) -> None:
+    """Raise InputError unless this is a packed call that the module can answer; values on a GPU are not read."""
+    name = "document_ids" if by_id else "cu_seqlens"
+    if not by_id and document_ids is not None:
+        raise InputError(
+            "WrongValue",
+            "documents are told in two ways",
+            "cu_seqlens and document_ids",
+            "one of the two",
+            "cu_seqlens alone, which costs less",
+        )
+    if not isinstance(documents, Tensor):
+        raise InputError(
+            "WrongType",
+            f"{name} is no tensor",
+            f"{name} of type {type(documents).__name__}",
+            "an integer tensor",
+            f'{name}=torch.tensor(..., dtype=torch.int32, device="{q.device}")',
+        )
+    if q_start is not None:
+        raise InputError(
+            "WrongValue",
+            f"{name} and q_start can't both be given",
+            f"q_start = {q_start}",
+            "q_start=None: the positions of each document begin at 0",
+            "q_start=None",
+        )
+    if q.shape[2] != k.shape[2]:
+        raise InputError(
+            "ShapeMismatch",
+            f"with {name} there are as many queries as keys",
+            f"{q.shape[2]} queries, {k.shape[2]} keys",
+            "q_len == k_len: each document attends to itself",
+            f"attention without {name} for queries that follow cached keys",
+        )
+    shape = tuple(documents.shape)
+    if by_id and shape != (q.shape[0], q.shape[2]):
+        raise InputError(
+            "ShapeMismatch",
+            "document_ids do not fit the tokens",
+            f"document_ids {shape}, q {tuple(q.shape)}",
+            f"(batch, length) = {q.shape[0], q.shape[2]}",
+            "one id for each token, the same in all its rows",
+        )
+    if not by_id and (len(shape) != 1 or shape[0] < 2):
+        raise InputError(
+            "ShapeMismatch",
+            "cu_seqlens holds no document",
+            f"cu_seqlens {shape}",
+            "(documents + 1,): where each document begins, and where the last one ends",
+            "torch.tensor([0, length]) for one document",
+        )
+    if not by_id and q.shape[0] != 1:
+        raise InputError(
+            "ShapeMismatch",
+            "packed documents stand in one row",
+            f"a batch of {q.shape[0]}",
+            "batch 1 with cu_seqlens",
+            "document_ids=, which takes a batch, or its rows side by side along the length",
+        )
+    whole = not documents.is_floating_point() and not documents.is_complex() and documents.dtype != torch.bool
+    if not (whole if by_id else documents.dtype == torch.int32):
+        raise InputError(
+            "DtypeMismatch",
+            f"{name} has another type",
+            f"{documents.dtype}",
+            "integers" if by_id else "torch.int32",
+            f"{name}.to(torch.int32)",
+        )
+    if documents.device != q.device:
+        raise InputError(
+            "DeviceMismatch",
+            f"{name} and the tokens are on different devices",
+            f"{name} on {documents.device}, q on {q.device}",
+            "one device",
+            f"{name}.to(q.device)",
+        )
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise InputError(
+            "Unsupported",
+            f"a call with {name} can't be transformed by torch.func",
+            "a call under vmap, grad or another transform",
+            "a plain call; autograd and torch.compile are fine",
+            "more documents in place of a mapped dimension, .backward() in place of grad",
+        )
+
+
+def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
+    """The documents' bounds as kernels may trust them, never outside the tokens; raise InputError where read."""
+    if cu_seqlens.is_cuda:
+        return cu_seqlens.clamp(0, length).cummax(0).values.to(torch.int32)
+    bounds = cu_seqlens.tolist()
+    if bounds[0] < 0 or bounds[-1] > length or bounds != sorted(bounds):
+        wrong = next((place for place, pair in enumerate(pairwise(bounds)) if pair[0] > pair[1]), None)
+        falls = "" if wrong is None else f", then {bounds[wrong]} before {bounds[wrong + 1]}"
+        raise InputError(
+            "OutOfRange",
+            "cu_seqlens does not ascend inside the tokens",
+            f"from {bounds[0]} to {bounds[-1]}{falls}; {length} tokens",
+            "0 <= cu_seqlens[d] <= cu_seqlens[d + 1] <= length",
+            "lengths.cumsum(0) behind a 0",
+        )
+    return cu_seqlens.contiguous()
+
+
+@torch.library.custom_op(unused("document_starts_0c034dde37e6"), mutates_args=())
+def document_starts_op(document_ids: Tensor) -> Tensor:
+    """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
+    begins = torch.ones_like(document_ids, dtype=torch.bool)
+    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    ordered = document_ids.sort(-1).values
+    returns = begins[:, 1:].sum(1) != (ordered[:, 1:] != ordered[:, :-1]).sum(1)
+    if document_ids.is_cuda:
+        torch._assert_async(~returns.any(), "document_ids: an id comes back after another one")
+    elif returns.any():
+        row = int(returns.nonzero()[0])
+        runs = document_ids[row][begins[row]].tolist()
+        raise InputError(
+            "WrongValue",
+            "an id comes back after another one",
+            f"runs of {', '.join(map(str, runs[:12]))}{', ...' if len(runs) > 12 else ''} in row {row}",
+            "the tokens of a document side by side",
+            "ids that never decrease, or tokens sorted by id",
+        )
+    number = begins.flatten().cumsum(0)
+    wanted = torch.arange(1, number.shape[0] + 2, device=number.device)
+    return torch.searchsorted(number, wanted, out_int32=True)
+
+
+@document_starts_op.register_fake
+def _(document_ids: Tensor) -> Tensor:
+    return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
+
+
+@torch.library.custom_op(unused("packed_attention_0c034dde37e6"), mutates_args=())
+def packed_attention_op(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    bounds = ascending(cu_seqlens, q.shape[2])
+    if q.numel() and on_gpu_road(q):
+        return launch_forward(q, k, v, scale, 0, bounds)
+    out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=wide, device=q.device)
+    for first, end in pairwise(bounds.tolist() if q.numel() else ()):
+        if first < end:
+            rows = [each[:, :, first:end] for each in (q, k, v)]
+            out[:, :, first:end], lse[:, :, first:end] = forward_parts(
+                *rows, scale=scale, q_start=0, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
+            )
+    return out, lse
+
+
+@packed_attention_op.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+
+
+@torch.library.custom_op(unused("packed_attention_backward_0c034dde37e6"), mutates_args=())
+def packed_attention_backward_op(
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    bounds = ascending(cu_seqlens, q.shape[2])
+    if q.numel() and on_gpu_road(q):
+        return launch_backward(d_out, d_lse, q, k, v, out, lse, scale, 0, bounds)
+    gradients = [torch.zeros(each.shape, dtype=each.dtype, device=each.device) for each in (q, k, v)]
+    for first, end in pairwise(bounds.tolist() if q.numel() else ()):
+        if first < end:
+            rows = [each[:, :, first:end] for each in (d_out, d_lse, q, k, v, out, lse)]
+            found = backward_parts(
+                *rows, scale=scale, q_start=0, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
+            )
+            for gradient, share in zip(gradients, found, strict=True):
+                gradient[:, :, first:end] = share
+    dq, dk, dv = gradients
+    return dq, dk, dv
+
+
+@packed_attention_backward_op.register_fake
+def _(
+    d_out: Tensor,
+    d_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = (torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in (q, k, v))
+    return dq, dk, dv
+
+
+def save_packed(ctx, inputs, output) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+
+
+def packed_gradient(ctx, d_out: Tensor, d_lse: Tensor):
+    return *packed_attention_backward_op(d_out, d_lse, *ctx.saved_tensors, ctx.scale), None, None
+
+
+packed_attention_op.register_autograd(packed_gradient, setup_context=save_packed)
+
+
+def side_by_side(each: Tensor) -> Tensor:
+    """(batch, heads, length, dim) -> (1, heads, batch * length, dim); no copy where heads stand next to dim."""
+    return each.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None]
+
+
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, factor: float, documents: Tensor, by_id: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention inside each document alone."""
+    if not by_id:
+        return packed_attention_op(q, k, v, documents, factor)
+    # A document also ends where its row of the batch does; an id is compared with those of its own row.
+    q, k, v = side_by_side(q), side_by_side(k), side_by_side(v)
+    out, lse = packed_attention_op(q, k, v, document_starts_op(documents), factor)
+    return tuple(each[0].unflatten(1, documents.shape).transpose(0, 1) for each in (out, lse))
 
 
 def dense_mask(q_len: int, k_len: int, heads: int) -> Tensor:
