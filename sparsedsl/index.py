@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
 from sparsedsl.integers import INFINITY, IntegerSet
+from sparsedsl.segments import Segment
 from sparsedsl.terms import (
     DISTANCE,
     Binary,
@@ -304,9 +305,41 @@ def predicate_text(predicate: Predicate, level: int = 0) -> str:
         case Negation(part):
             return f"~{predicate_text(part, 3)}"
         case Member(term, members):
-            return _parenthesised(f"{term} in {members}", 0, level)
+            return predicate_text(spelled(term, members), level)
         case Chosen(count, seed, query, key):
             return _parenthesised(f"{key} in chosen({count}, {seed}, {query})", 0, level)
+
+
+def spelled(term: Term, members: IntegerSet) -> Predicate:
+    """The membership as comparisons, which `parse` reads.
+
+    >>> from sparsedsl.integers import INFINITY
+    >>> predicate_text(spelled(DISTANCE, IntegerSet.residues(8, [0, 1, 5]) & IntegerSet.interval(0, INFINITY)))
+    '(q - k >= 0) & ((0 <= (q - k) % 8 < 2) | ((q - k) % 8 == 5))'
+
+    """
+    return any_of(*(_spelled_segment(term, segment) for segment in members.segments))
+
+
+def _spelled_segment(term: Term, segment: Segment) -> Predicate:
+    lo, hi, period, word = segment
+    if period == 1:
+        return _spelled_range(term, lo, hi)
+    rest = binary("%", term, Constant(period))
+    ends = [r for r in range(period + 1) if (word >> r & 1) != (word << 1 >> r & 1)]
+    return all_of(
+        _spelled_range(term, lo, hi),
+        any_of(*(_spelled_range(rest, *run) for run in zip(ends[::2], ends[1::2], strict=True))),
+    )
+
+
+def _spelled_range(term: Term, lo: int, hi: int) -> Predicate:
+    if hi - lo == 1:
+        return comparison("==", term, Constant(lo))
+    if hi == INFINITY:
+        return TRUE if lo == -INFINITY else comparison(">=", term, Constant(lo))
+    below = comparison("<", term, Constant(hi))
+    return below if lo == -INFINITY else all_of(comparison("<=", Constant(lo), term), below)
 
 
 def _chains(parts: tuple[Predicate, ...]) -> list[tuple[Predicate, ...]]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import sparsedsl
 from sparsedsl.errors import SparseDSLError
+from sparsedsl.index import Member
+from sparsedsl.integers import IntegerSet
 from sparsedsl.layers import PerHead, Stack
+from sparsedsl.leaves import Where
 from sparsedsl.pattern import Pattern
+from sparsedsl.terms import DISTANCE, Constant, K, Q, Term, binary
 from sparsedsl.text import parse
 from tests.proofs.random_patterns import layered
+from tests.sparsedsl.test_integers import sets
 
 NAMES = {name: getattr(sparsedsl, name) for name in sparsedsl.__all__ if name not in ("check", "compile")}
 
@@ -19,6 +25,15 @@ NAMES = {name: getattr(sparsedsl, name) for name in sparsedsl.__all__ if name no
 def test_text_and_source_rebuild_the_value(pattern: Pattern | PerHead | Stack) -> None:
     assert parse(str(pattern)) == pattern
     assert eval(repr(pattern), NAMES) == pattern
+
+
+@given(sets, st.sampled_from([DISTANCE, Q, K, binary("%", DISTANCE, Constant(6)), binary("//", K, Constant(3))]))
+def test_a_membership_is_printed_as_comparisons_with_the_same_pairs(members: IntegerSet, term: Term) -> None:
+    pattern = Where(Member(term, members))
+    read = parse(str(pattern))
+    assert isinstance(read, Pattern)
+    assert str(read) == str(pattern)
+    assert (read.dense(50) == pattern.dense(50)).all()
 
 
 @pytest.mark.parametrize(
