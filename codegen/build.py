@@ -38,6 +38,8 @@ class AttentionModule(Protocol):
         return_lse: bool = False,
         cu_seqlens: Tensor | None = None,
         document_ids: Tensor | None = None,
+        cache_seqlens: Tensor | None = None,
+        page_table: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Softmax attention over the module's pattern."""
 
@@ -46,7 +48,8 @@ class CompiledAttention:
     """Attention over one pattern, ready to call on CUDA or CPU tensors; made by `compile`.
 
     Shapes
-        q (batch, heads, q_len, head_dim); k, v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
+        q (batch, heads, q_len, head_dim); k, v (batch, key_heads, k_len, head_dim), key_heads dividing heads; or a
+        cache, with `cache_seqlens` and `page_table`: see docs/decode.md.
     Example
         >>> import torch
         >>> from sparsedsl.constructors import sliding
@@ -87,6 +90,8 @@ class CompiledAttention:
         q_start: int | None = None,
         cu_seqlens: Tensor | None = None,
         document_ids: Tensor | None = None,
+        cache_seqlens: Tensor | None = None,
+        page_table: Tensor | None = None,
     ) -> Tensor: ...
 
     @overload
@@ -101,6 +106,8 @@ class CompiledAttention:
         return_lse: Literal[True],
         cu_seqlens: Tensor | None = None,
         document_ids: Tensor | None = None,
+        cache_seqlens: Tensor | None = None,
+        page_table: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
@@ -115,6 +122,8 @@ class CompiledAttention:
         return_lse: bool,
         cu_seqlens: Tensor | None = None,
         document_ids: Tensor | None = None,
+        cache_seqlens: Tensor | None = None,
+        page_table: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def __call__(
@@ -128,6 +137,8 @@ class CompiledAttention:
         return_lse: bool = False,
         cu_seqlens: Tensor | None = None,
         document_ids: Tensor | None = None,
+        cache_seqlens: Tensor | None = None,
+        page_table: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Softmax attention over the pattern; see `attention` in the emitted module, `source()`."""
         tiling = _tiling_for(q, self._tilings)
@@ -143,6 +154,8 @@ class CompiledAttention:
             return_lse=return_lse,
             cu_seqlens=cu_seqlens,
             document_ids=document_ids,
+            cache_seqlens=cache_seqlens,
+            page_table=page_table,
         )
 
     def source(self, tiling: str = TILINGS[0].name) -> str:

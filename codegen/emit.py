@@ -9,15 +9,27 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from sparsedsl.codegen import forward_text, hopper_text, host, launch_text, packed_host, packed_text, templates
+from sparsedsl.codegen import (
+    decode_host,
+    decode_launch,
+    decode_text,
+    forward_text,
+    hopper_text,
+    host,
+    launch_text,
+    packed_host,
+    packed_text,
+    templates,
+)
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
-from sparsedsl.codegen.part_source import filled, looks_ahead, part_source
+from sparsedsl.codegen.part_source import looks_ahead, part_source
 from sparsedsl.codegen.part_text import top_holes
 from sparsedsl.codegen.plan import Part, plan
 from sparsedsl.codegen.programs import TableProgram, program_of
+from sparsedsl.codegen.templates import filled
 from sparsedsl.codegen.tiling import Tiles, Tiling
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
@@ -51,7 +63,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables, ragged_keys=ahead, hopper=hopper)
         for number, part in enumerate(parts)
     ]
-    code = "".join(each.kernels + each.hopper_kernels for each in found)
+    code = "".join(each.kernels + each.hopper_kernels + each.decode.kernels for each in found)
     cpu_parts = "".join(f"    {each.cpu_part},\n" for each in found)
     mask_source = masks.source()
     holes = {
@@ -64,6 +76,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         "cpu_block_n": str(cpu_tiles.block_n),
         "cpu_runs": "\n".join(each.cpu_runs for each in found),
         "cpu_parts": cpu_parts,
+        "decode_parts": "".join(each.decode.entry for each in found),
         "constants": constants.source(),
         "predicates": tables.source(),
         **top_holes(parts, hopper=hopper),
@@ -88,7 +101,10 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         hopper_text.SHARED if hopper else "",
         hopper_text.LISTS if "hopper_listed_below(" in code else "",
         *(each.hopper_kernels for each in found),
+        decode_text.SHARED,
+        *(each.decode.kernels for each in found),
         embedded("executor.py"),
+        embedded("decode_executor.py"),
         embedded("table.py") + host.TABLE_ROAD if with_tables else "",
         host.CPU_ROAD,
         launch_text.SHARED,
@@ -99,8 +115,13 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         *(hopper_launches(parts) if hopper else ()),
         *(each.hopper_launch for each in found),
         launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,
+        decode_launch.TABLE if with_tables else "",
+        decode_launch.LAUNCH,
         host.OPERATOR,
         packed_host.OPERATOR,
+        decode_host.OPERATOR,
+        host.ATTENTION,
+        decode_host.MAIN,
         host.MAIN,
     ]
     holes["hopper_imports"] = hopper_text.IMPORTS if hopper else ""

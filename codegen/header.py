@@ -55,6 +55,8 @@ def header(
         lines += wrap(text, 116, subsequent_indent=" " * 11)
     lines += [
         "Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it",
+        "Decode     few queries, and calls over a cache: a position's keys are split over programs, query heads that",
+        "           share them are one tile, only live keys are loaded; one merge by log-sum-exp, in a fixed order",
         "Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,",
         "           log-sum-exp -inf (natural log) and zero gradients",
         "Documents  a packed call is the same walk in each document, found in cu_seqlens by the kernels; its positions",

@@ -73,8 +73,10 @@ class InputError(ValueError):
         self.code = code
 
 
-def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: int | None) -> None:
-    """Raise InputError unless this module can answer the call."""
+def check_inputs(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: int | None, paged: bool = False
+) -> None:
+    """Raise InputError unless this module can answer the call; pages are no sequences of the batch."""
     for name, each in (("q", q), ("k", k), ("v", v)):
         if not isinstance(each, Tensor):
             raise InputError(
@@ -93,7 +95,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: 
             "(batch, heads, length, dim) each",
             "unsqueeze(0) for a missing batch, unflatten and transpose for heads inside the last dimension",
         )
-    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+    if k.shape != v.shape or (q.shape[0] != k.shape[0] and not paged) or q.shape[3] != k.shape[3]:
         raise InputError(
             "ShapeMismatch",
             "q, k and v do not fit",
@@ -213,6 +215,8 @@ def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) ->
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
     if on_gpu_road(q):
+        if q.shape[2] <= FEW_QUERIES:
+            return launch_cached(q, k, v, None, None, scale, q_start)
         return launch_forward(q, k, v, scale, q_start)
     return forward_parts(
         q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
@@ -326,7 +330,9 @@ class TransformedBackward(torch.autograd.Function):
     def backward(ctx, *d_gradients):
         raise RuntimeError("attention over a pattern has no second derivative")
 
+'''
 
+ATTENTION = '''
 def attention(
     q: Tensor,
     k: Tensor,
@@ -337,6 +343,8 @@ def attention(
     return_lse: bool = False,
     cu_seqlens: Tensor | None = None,
     document_ids: Tensor | None = None,
+    cache_seqlens: Tensor | None = None,
+    page_table: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
@@ -345,20 +353,28 @@ def attention(
         Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
         Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
         cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
+        cache_seqlens (batch,) int32: keys in use of each sequence, the new ones included; k and v are then a cache
+        with room for k_len. page_table (batch, pages) int32: k and v are (pages, key_heads, page_size, head_dim).
     Units
-        Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
+        Query row i stands at position q_start + i; by default the last query sits on the last key, with
+        cache_seqlens on the last key in use. A length or a page number that leads out of the cache is an error on
+        the CPU; on a GPU it is not looked at, and counts as the nearest one inside. scale defaults
         to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
         inputs are cast, as those of scaled_dot_product_attention are. Positions count from 0 in each document, and no
         pair crosses one; a row of no document has no key.
     Cost
-        Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
+        Time and memory in proportion to the tiles that hold a live pair; no mask, no table. Calls of at most
+        FEW_QUERIES queries, and all over a cache, run kernels that split the keys and load only live ones.
     Raises
         InputError: shapes, types, devices or positions that do not fit.
     """
     q, k, v = autocast(q), autocast(k), autocast(v)
-    check_inputs(q, k, v, scale, q_start)
+    check_inputs(q, k, v, scale, q_start, page_table is not None)
     by_id = cu_seqlens is None
     documents = document_ids if by_id else cu_seqlens
+    cached = cache_seqlens is not None or page_table is not None
+    if cached:
+        check_cache(q, k, v, cache_seqlens, page_table, q_start, documents is not None)
     if documents is not None:
         check_documents(q, k, q_start, documents, by_id, document_ids)
     start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
@@ -368,6 +384,9 @@ def attention(
         q, factor = -q, -factor
     if documents is not None:
         out, lse = packed_attention(q, k, v, factor, documents, by_id)
+        return (out, lse) if return_lse else out
+    if cached:
+        out, lse = cached_attention_op(q, k, v, cache_seqlens, page_table, factor)
         return (out, lse) if return_lse else out
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     out, lse = (Transformed.apply if transformed else attention_op)(q, k, v, factor, start)
@@ -400,7 +419,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Compare output and gradients with dense attention in float64, on three shapes; raise where they differ."""
+    """Compare output and gradients with dense attention in float64, on three shapes and a cache; raise on a miss."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = DTYPES[0] if device == "cuda" or INTERPRETED else torch.float32
     heads = HEADS or 4
@@ -421,6 +440,7 @@ def main() -> None:
             if not error < (1e-4 if dtype == torch.float32 else 2e-2):
                 raise AssertionError(f"{name} of {q_len} x {k_len}: relative error {error:.1e}")
         print(f"{q_len:5} queries, {k_len:5} keys, head_dim {head_dim}: ok on {device}, {dtype}")
+    check_cached(device, dtype, heads)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from string import Template
 
 from sparsedsl.codegen import backward_text, forward_text, launch_text
+from sparsedsl.codegen.decode_source import DecodeSource, decode_source
 from sparsedsl.codegen.hopper import HopperText
 from sparsedsl.codegen.hopper_choice import hopper_programs, hopper_tiles
 from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, Walker
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram, Program, program_of
+from sparsedsl.codegen.templates import filled
 from sparsedsl.codegen.tiling import Tiles, Tiling
 from sparsedsl.integers import INFINITY
 
@@ -34,6 +35,7 @@ class PartSource:
     cpu_part: str
     # The kernels, of forward, dq and dkdv, that look numbers up in the module's constants.
     look_up: tuple[str, ...]
+    decode: DecodeSource
     # The forward kernel of the hopper backend and its launch, where that was asked for.
     hopper_tiles: Tiles | None = None
     hopper_kernels: str = ""
@@ -61,7 +63,7 @@ def part_source(
 
     `ragged_keys`: whether queries may stand past the last key, so that keys past it must be masked.
     """
-    tiling = _with_tall_tiles(part, tiling)
+    low, tiling = tiling, _with_tall_tiles(part, tiling)
     forward, dq, dkdv, cpu = (
         tuple(program_of(kind, tiles) for kind in part.kinds)
         for tiles in (tiling.forward, tiling.dq, tiling.dkdv, cpu_tiles)
@@ -85,17 +87,13 @@ def part_source(
     kernels = filled(forward_text.KERNEL, holes) + filled(backward_text.KERNELS, holes)
     launches = filled(launch_text.PART_IN_CLASSES if text.in_classes else launch_text.PART, holes)
     look_up = tuple(name for name in ("forward", "dq", "dkdv") if "constants" in holes[f"{name}_pointers"])
-    found = PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up)
+    decode = decode_source(text, low, masks, tables, ragged_keys=ragged_keys)
+    found = PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up, decode)
     if not hopper:
         return found
     tiles = hopper_tiles(part, tiling)
     special = HopperText(text, hopper_programs(part, tiles), masks, tiles, walker.ragged_keys)
     return replace(found, hopper_tiles=tiles, hopper_kernels=special.kernels(), hopper_launch=special.launch())
-
-
-def filled(text: str, holes: dict[str, str]) -> str:
-    """The text with its holes filled; a hole without a value is an error."""
-    return Template(text).substitute(holes) if "$" in text else text
 
 
 def _with_tall_tiles(part: Part, tiling: Tiling) -> Tiling:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from string import Template
+
 IMPORTS = """
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-${cache_import}${other_imports}
+from dataclasses import dataclass, replace
+${cache_import}${other_imports}from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -20,7 +23,7 @@ DIGEST = "$digest"
 """
 
 ITERTOOLS = "from itertools import pairwise\n"
-TABLE_IMPORTS = f"from hashlib import blake2b\n{ITERTOOLS}from typing import Any\n"
+TABLE_IMPORTS = f"from hashlib import blake2b\n{ITERTOOLS}"
 
 MASK = """
 @triton.jit
@@ -116,3 +119,8 @@ def tiles_in_jumps(room, SCALE: tl.constexpr, BASE: tl.constexpr, WIDTH: tl.cons
         tiles += min(max(room - SCALE * BASE**t, 0), WIDTH)
     return tiles
 '''
+
+
+def filled(text: str, holes: dict[str, str]) -> str:
+    """The text with its holes filled; a hole without a value is an error."""
+    return Template(text).substitute(holes) if "$" in text else text

@@ -17,7 +17,7 @@ from itertools import pairwise
 from math import lcm
 
 from sparsedsl.codegen.geometric import geometric_tail
-from sparsedsl.codegen.masks import Box, positions, simplified
+from sparsedsl.codegen.masks import Box, positions, simplified, tidy
 from sparsedsl.errors import NoNormalForm
 from sparsedsl.forms import NormalForm, Periodic
 from sparsedsl.index import TRUE, Predicate
@@ -128,15 +128,8 @@ def schedule(pattern: Pattern, block_m: int, block_n: int) -> TileProgram:
         NoNormalForm: the pattern is not periodic, or repeats only after more than MOST_CLASSES tiles.
     """
     form = normalise(pattern)
-    period = lcm(form.period * form.unit, block_m, block_n)
-    row_classes, column_classes = period // block_m, period // block_n
-    if max(row_classes, column_classes) > MOST_CLASSES:
-        raise NoNormalForm(
-            "the pattern repeats after too many tiles",
-            where=str(pattern),
-            got=f"a period of {period} tokens, {row_classes} query tiles of {block_m}",
-            expected=f"at most {MOST_CLASSES} tiles",
-        )
+    row_classes, column_classes = _classes(pattern, form, block_m, block_n)
+    period = row_classes * block_m
     predicate = pattern.predicate()
     found: dict[tuple[Predicate, tuple[int, int], tuple[int, int]], list[IntegerSet]] = {}
     for rows in _tile_regions(form.q_breaks, form.unit, block_m):
@@ -165,6 +158,44 @@ def schedule(pattern: Pattern, block_m: int, block_n: int) -> TileProgram:
         _joined(_few_masks(groups, predicate)),
         form.looks_ahead,
     )
+
+
+@lru_cache(maxsize=256)
+def visited(pattern: Pattern, block_m: int, block_n: int) -> TileProgram:
+    """The same tiles as `schedule`, FULL and PARTIAL together: all under the pattern's own predicate.
+
+    Cost, Raises
+        Those of `schedule`.
+    """
+    form = normalise(pattern)
+    row_classes, column_classes = _classes(pattern, form, block_m, block_n)
+    mask = tidy(pattern.predicate())
+    groups = []
+    for rows in _tile_regions(form.q_breaks, form.unit, block_m):
+        for columns in _tile_regions(form.k_breaks, form.unit, block_n):
+            reachable = _reachable(rows, columns, row_classes, column_classes)
+            single = rows[0] % row_classes if rows[1] - rows[0] == 1 else None
+            visits = tuple(
+                _lines(form, rows, columns, c, block_m, block_n)[0] & reachable if single in (None, c) else EMPTY
+                for c in range(row_classes)
+            )
+            if any(visits):
+                groups.append(Group(mask, rows, columns, visits))
+    return TileProgram(block_m, block_n, row_classes, column_classes, _joined(groups), form.looks_ahead)
+
+
+def _classes(pattern: Pattern, form: NormalForm, block_m: int, block_n: int) -> tuple[int, int]:
+    """After how many query tiles, and key tiles, the pattern repeats."""
+    period = lcm(form.period * form.unit, block_m, block_n)
+    row_classes, column_classes = period // block_m, period // block_n
+    if max(row_classes, column_classes) > MOST_CLASSES:
+        raise NoNormalForm(
+            "the pattern repeats after too many tiles",
+            where=str(pattern),
+            got=f"a period of {period} tokens, {row_classes} query tiles of {block_m}",
+            expected=f"at most {MOST_CLASSES} tiles",
+        )
+    return row_classes, column_classes
 
 
 def _few_masks(groups: list[Group], predicate: Predicate) -> list[Group]:
