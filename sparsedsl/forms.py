@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGEST_PERIOD = 1 << 16
+# Queries of one rectangle that are looked at one by one.
+MOST_LOOKED_AT = 1 << 12
 
 _BACK = IntegerSet.interval(0, INFINITY)
 _AHEAD = ~_BACK
@@ -93,12 +95,7 @@ class NormalForm:
         """Whether some query reads a key to its right."""
         # In blocks, without the cut, even a block's own keys lie to the right of its first query.
         ahead = _AHEAD if self.unit == 1 else IntegerSet.interval(-INFINITY, 1)
-        return not self.cut and any(
-            bool(row & ahead & _distances_between(q_piece, k_piece))
-            for (q_piece, k_piece), cell in self.pieces()
-            for row in cell.rows
-            if row and row.minimum <= ahead.maximum
-        )
+        return not self.cut and any(_some_ahead(*piece, cell, ahead) for piece, cell in self.pieces())
 
     def pieces(self) -> Iterator[tuple[tuple[tuple[int, int], tuple[int, int]], Periodic]]:
         """Every rectangle as ((q from, q to), (k from, k to)) in units, with its content."""
@@ -151,6 +148,17 @@ class NormalForm:
             assert all(left < right for left, right in pairwise(breaks))
         assert len(self.cells) == len(self.q_breaks)
         assert all(len(row) == len(self.k_breaks) for row in self.cells)
+
+
+def _some_ahead(q_piece: tuple[int, int], k_piece: tuple[int, int], cell: Periodic, ahead: IntegerSet) -> bool:
+    """Whether some query of a rectangle has one of these distances to a key of it."""
+    end = min(q_piece[1], k_piece[1])
+    if end - q_piece[0] <= MOST_LOOKED_AT:
+        # Which residues the few queries have that lie before these keys matters: others have rows that are never read.
+        queries = ((query, query + 1) for query in range(q_piece[0], end))
+        return any(cell.row(each[0]) & ahead & _distances_between(each, k_piece) for each in queries)
+    between = ahead & _distances_between(q_piece, k_piece)
+    return any(row & between for row in cell.rows if row and row.minimum <= ahead.maximum)
 
 
 def _distances_between(q_piece: tuple[int, int], k_piece: tuple[int, int]) -> IntegerSet:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sparsedsl.arithmetic import where
 from sparsedsl.constructors import (
     causal,
     chunked,
@@ -253,3 +254,11 @@ def test_vast_periods_are_refused_at_once(pattern: Pattern, period: int) -> None
     assert perf_counter() - start < 0.5
     assert caught.value.got == f"a period of {period}"
     assert pattern.dense(5)[4, 4]
+
+
+def test_rows_that_no_query_has_do_not_look_ahead() -> None:
+    # Queries 7, 19, ... would read key q + 1, which lies in another chunk, if that were one of the first two keys.
+    pattern = where("(q % 3 == 1) & (k < 2)") - chunked(4) | power()
+    assert not np.triu(pattern.dense(200), 1).any()
+    assert not normalise(pattern).looks_ahead
+    assert normalise(pattern | where("(q % 3 == 0) & (k == 1)")).looks_ahead
