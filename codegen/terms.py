@@ -26,6 +26,7 @@ from sparsedsl.index import (
     value_range,
 )
 from sparsedsl.integers import IntegerSet, Segment
+from sparsedsl.segments import first_member, last_member
 
 # Positions in kernels are int32; a bound beyond them always holds.
 _LARGEST = (1 << 31) - 1
@@ -117,9 +118,10 @@ def _segment_source(term: Term, segment: Segment) -> str:
     if hi - lo == 1:
         return f"({text} == {lo})"
     conditions = []
-    if lo > -_LARGEST:
+    # A bound is needed where one more period would reach a number that a kernel can hold.
+    if last_member(word, period, lo) >= -_LARGEST:
         conditions.append(f"({text} >= {lo})")
-    if hi <= _LARGEST:
+    if first_member(word, period, hi) <= _LARGEST:
         conditions.append(f"({text} < {hi})")
     if period > 1:
         residues = [residue for residue in range(period) if word >> residue & 1]
