@@ -46,6 +46,8 @@ class AttentionModule(Protocol):
 class CompiledAttention:
     """Attention over one pattern, ready to call on CUDA or CPU tensors; made by `compile`.
 
+    The same inputs give the same bits each time on one kind of GPU, gradients too; no option is needed for that.
+
     Shapes
         q (batch, heads, q_len, head_dim); k, v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
     Example
