@@ -9,6 +9,8 @@ length before anything of it is timed, by the very calls that are then timed; at
 FlexAttention's results. An implementation that is wrong is not timed. Forward runs without gradients; backward is
 timed alone, on an output that was computed before.
 
+FlashAttention-4 and NATTEN are measured beside where they are installed and give the same results; a line says why not.
+
 Exit status: 0; 1 if something was wrong or over its bound; 2 if there is no CUDA device.
 """
 
@@ -65,6 +67,8 @@ def run(cases: Sequence[Case], settings: Settings, record: Record, out: Path | N
         measure_dense(settings, record)
     if out:
         record.write(out)
+    for text in dict.fromkeys(record.absences):
+        say(text)
     for text in record.complaints:
         say(f"WRONG: {text}")
     print(_table(record))

@@ -21,11 +21,15 @@ MASK_CHECK = (96, 9001)  # queries, keys; the keys reach over every distance of 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pattern to measure; `mask` states it a second time, independently."""
+    """One pattern to measure; `mask` states it a second time, independently.
+
+    `keys` says it for libraries with few patterns: how many keys a row has, and how far apart; None for all keys.
+    """
 
     name: str
     pattern: sd.Pattern
     mask: MaskMod
+    keys: tuple[int | None, int] | None = None
 
     def mask_agrees(self) -> bool:
         """Whether mask and pattern are the same set, on a rectangle of pairs with all the keys in its past."""
@@ -91,11 +95,11 @@ def longnet_mask(segments: Sequence[int], dilations: Sequence[int]) -> MaskMod:
 
 
 CASES = (
-    Case("sliding 1024", sd.sliding(1024), window_mask(1024)),
-    Case("sliding 4096", sd.sliding(4096), window_mask(4096)),
+    Case("sliding 1024", sd.sliding(1024), window_mask(1024), (1024, 1)),
+    Case("sliding 4096", sd.sliding(4096), window_mask(4096), (4096, 1)),
     Case("power 128", power_attention(block=128, window=4), power_mask(128, 4)),
     Case("power 256", power_attention(), power_mask(256, 5)),
-    Case("dilated 512 x 8", sd.dilated(512, dilation=8), dilated_mask(512, 8)),
+    Case("dilated 512 x 8", sd.dilated(512, dilation=8), dilated_mask(512, 8), (512, 8)),
     Case("local and dilated", sd.sliding(256) | sd.dilated(256, dilation=16), local_and_dilated_mask(256, 256, 16)),
 )
-DENSE = Case("dense causal", sd.causal(), causal_mask)
+DENSE = Case("dense causal", sd.causal(), causal_mask, (None, 1))

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 import sparsedsl as sd
-from benchmarks import peers
+from benchmarks import optional_peers, peers
 from benchmarks.cases import DENSE, Case
 from benchmarks.oracle import FACTORS, FLOOR, Inputs, Oracle, largest_error, relative_distance
 from benchmarks.peers import Peer
@@ -77,6 +77,11 @@ def measure(case: Case, settings: Settings, record: Record) -> None:
         found = [peer for peer in found if peer.name in right]
         if length > first:
             compare(case, found, inputs, record)
+        if settings.cuda and peers.OURS in right:
+            (own,) = (peer for peer in found if peer.name == peers.OURS)
+            others, absences = optional_peers.ready(case, inputs, own.results(inputs))
+            found += others
+            record.absences += absences
         if settings.cuda:
             record.flex_mask_ms[f"{case.name}, {length}"] = flex_mask_ms(case, length)
         time_passes(case, found, inputs, live_pairs(case.pattern, length), settings, record)
@@ -95,7 +100,12 @@ def measure_dense(settings: Settings, record: Record) -> None:
         if length == settings.lengths[0]:
             right = checked(DENSE, found, inputs, record)
         pairs = length * (length + 1) // 2
-        time_passes(DENSE, [peer for peer in found if peer.name in right], inputs, pairs, settings, record)
+        found = [peer for peer in found if peer.name in right]
+        if found:
+            others, absences = optional_peers.ready(DENSE, inputs, found[0].results(inputs))
+            found += others
+            record.absences += absences
+        time_passes(DENSE, found, inputs, pairs, settings, record)
 
 
 def checked(case: Case, found: Sequence[Peer], inputs: Inputs, record: Record, pairs: int | None = None) -> set[str]:

@@ -95,6 +95,7 @@ class Record:
     preparations: list[Preparation] = field(default_factory=list)
     flex_mask_ms: dict[str, float] = field(default_factory=dict)  # "case, tokens": a block mask, compiled before
     complaints: list[str] = field(default_factory=list)
+    absences: list[str] = field(default_factory=list)  # optional peers that were not measured, and why
 
     @staticmethod
     def begun(settings: dict[str, int | str], arguments: Sequence[str]) -> Record:
@@ -165,7 +166,15 @@ def table(record: Record, ours: str, flex: str, dense: str, dense_case: str) -> 
             (case, f"{tokens}", direction, _cell(own), _cell(other), _cell(full), _ratio(own, other), _ratio(full, own))
         )
     head = ("pattern", "tokens", "pass", ours, flex, f"{dense}, dense", f"{ours} / {flex}", f"{dense} / {ours}")
-    return "\n".join([*_lines([head, ("---",) * 3 + ("---:",) * 5, *rows]), "", _caption(record)])
+    others = [
+        (each.case, f"{each.tokens}", each.direction, each.peer, _cell(each), _cell(own), _ratio(own, each))
+        for (case, tokens, direction, peer), each in found.items()
+        if peer not in (ours, flex) and case != dense_case
+        for own in [found.get((case, tokens, direction, ours))]
+    ]
+    titles = ("pattern", "tokens", "pass", "peer", "peer's", ours, f"{ours} / peer")
+    below = ["", *_lines([titles, ("---",) * 4 + ("---:",) * 3, *others])] if others else []
+    return "\n".join([*_lines([head, ("---",) * 3 + ("---:",) * 5, *rows]), *below, "", _caption(record)])
 
 
 def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -18,7 +18,8 @@ from torch import Tensor
 from sparsedsl.codegen.emit import BACKENDS, Backend, emit
 from sparsedsl.codegen.hopper_choice import hopper_type
 from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, Tiling, tiling_for, tilings_here
-from sparsedsl.errors import UnknownName, Unsupported, WrongType, shown
+from sparsedsl.codegen.tuned import read_tiles
+from sparsedsl.errors import StateMismatch, UnknownName, Unsupported, WrongType, shown
 from sparsedsl.files import write_whole
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
@@ -47,6 +48,8 @@ class AttentionModule(Protocol):
 class CompiledAttention:
     """Attention over one pattern, ready to call on CUDA or CPU tensors; made by `compile`.
 
+    The same inputs give the same bits each time on one kind of GPU, gradients too; no option is needed for that.
+
     Shapes
         q (batch, heads, q_len, head_dim); k, v (batch, key_heads, k_len, head_dim), key_heads dividing heads; or a
         cache, with `cache_seqlens` and `page_table`: see docs/decode.md.
@@ -60,19 +63,20 @@ class CompiledAttention:
 
     """
 
-    def __init__(self, pattern: Pattern | PerHead, backend: Backend = "triton") -> None:
-        self.pattern, self.backend = pattern, backend
+    def __init__(self, pattern: Pattern | PerHead, backend: Backend = "triton", tiles: Tiling | None = None) -> None:
+        self.pattern, self.backend, self.tiles = pattern, backend, tiles
         # Every tiling at once: nothing is emitted or imported inside a call, which torch.compile may trace.
-        self._tilings = tilings_here()
+        self._tilings = with_tiles(tilings_here(), tiles)
         self._modules = {tiling.name: load(self.source(tiling.name)) for tiling in self._tilings}
 
     def __repr__(self) -> str:
         chosen = "" if self.backend == "triton" else f", backend={self.backend!r}"
-        return f"compile({self.pattern!r}{chosen})"
+        tiles = "" if self.tiles is None else f", tiles={self.tiles!r}"
+        return f"compile({self.pattern!r}{chosen}{tiles})"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Modules are not copied or pickled: the pattern is, and is compiled again from the cache.
-        return CompiledAttention, (self.pattern, self.backend)
+        return CompiledAttention, (self.pattern, self.backend, self.tiles)
 
     @property
     def causal(self) -> bool:
@@ -161,6 +165,8 @@ class CompiledAttention:
     def source(self, tiling: str = TILINGS[0].name) -> str:
         """The emitted module's text, for head dims and types as the tiling's name says."""
         found = tiling_named(tiling)
+        if self.tiles is not None and self.tiles.name == tiling:
+            found = self.tiles
         # What the backend hopper has no type for runs on the CPU alone.
         return emit(self.pattern, found, self.backend if found.bytes == 2 else "triton")
 
@@ -175,11 +181,14 @@ def _tiling_for(q: object, tilings: Sequence[Tiling]) -> Tiling:
     return tiling_for(q.shape[-1], size, tilings) or tilings[0 if size == 2 else -1]
 
 
-def compile(pattern: Pattern | PerHead | Stack, *, backend: Backend = "triton") -> CompiledAttention:
+def compile(
+    pattern: Pattern | PerHead | Stack, *, backend: Backend = "triton", tiles: str | Path | Tiling | None = None
+) -> CompiledAttention:
     """Compile a pattern to attention that reads only the pairs it names.
 
     The backend triton runs on every GPU that Triton has. The backend hopper has a forward kernel for compute capability
     9.0, in float16 and bfloat16; it takes CUDA tensors of no other GPU or type. No run of it on a GPU is on record.
+    `tiles` is a file of `sparsedsl tune`, read here and not again; it changes the kernels for its head dim and type.
 
     Cost
         Tens of milliseconds a pattern; Triton compiles a kernel at the first call for a head dim and type. No length
@@ -194,24 +203,54 @@ def compile(pattern: Pattern | PerHead | Stack, *, backend: Backend = "triton") 
         compile((sliding(4) | power()).blocks(64) & causal())
 
     """
-    return CompiledAttention(one_layer("compile", pattern), backend_named(backend))
+    return CompiledAttention(one_layer("compile", pattern), backend_named(backend), _read(tiles))
 
 
 def build_module(
     pattern: Pattern | PerHead | Stack,
     path: str | Path,
     *,
-    tiling: str = TILINGS[0].name,
+    tiling: str | None = None,
     backend: Backend = "triton",
+    tiles: str | Path | Tiling | None = None,
 ) -> Path:
     """Write the stand-alone module of a pattern; it imports torch and triton only.
+
+    `tiles` is a file of `sparsedsl tune`; the module is then for its head dims and type.
 
     Raises
         The errors of `compile`; OSError where the file can't be written.
     """
     target = Path(path)
-    write_whole(target, emit(one_layer("build", pattern), tiling_named(tiling), backend_named(backend)))
+    measured = _read(tiles)
+    chosen = measured or TILINGS[0] if tiling is None else tiling_named(tiling)
+    (chosen,) = with_tiles([chosen], measured)
+    write_whole(target, emit(one_layer("build", pattern), chosen, backend_named(backend)))
     return target
+
+
+def with_tiles(tilings: Sequence[Tiling], tiles: Tiling | None) -> tuple[Tiling, ...]:
+    """The tilings, with measured tiles in the place of those for the same head dims and type.
+
+    Raises
+        StateMismatch: none of them is for these head dims and this type.
+    """
+    if tiles is None:
+        return tuple(tilings)
+    fits = [(each.head_dim, each.bytes) == (tiles.head_dim, tiles.bytes) for each in tilings]
+    if not any(fits):
+        raise StateMismatch(
+            "the measured tiles are for another head dimension or type",
+            where=f"tiles={tiles.name} ({tiles.origin})",
+            got=f"head dims up to {tiles.head_dim}, {tiles.bytes} bytes an element",
+            expected=f"those of {' or '.join(each.name for each in tilings)}",
+            hint=f"tiling={tiles.name!r}",
+        )
+    return tuple(tiles if fit else each for each, fit in zip(tilings, fits, strict=True))
+
+
+def _read(tiles: str | Path | Tiling | None) -> Tiling | None:
+    return tiles if tiles is None or isinstance(tiles, Tiling) else read_tiles(tiles)
 
 
 def tiling_named(name: str) -> Tiling:

@@ -348,6 +348,9 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
+    The same inputs give the same bits each time, gradients too: no sum waits for who comes first. There is no other
+    mode, and torch.use_deterministic_algorithms changes nothing.
+
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
         Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.

@@ -214,7 +214,7 @@ def _init(patterns: Sequence[Layer], layers: int, tilings: Sequence[Tiling], com
     holes = {
         "mark": MARK,
         "count": several,
-        "flags": "" if tuple(tilings) == TILINGS else "".join(f" --tiling {each.name}" for each in tilings),
+        "flags": _flags(tilings),
         "listing": "".join(f"{line}\n" for line in listing).replace("\\", "\\\\").replace('"""', "'''"),
         "imports": "from . import (\n" + "".join(f"    {name},\n" for name in sorted(names)) + ")",
         "layers": str(layers),
@@ -226,6 +226,12 @@ def _init(patterns: Sequence[Layer], layers: int, tilings: Sequence[Tiling], com
         "offer": OFFER if compiled else "",
     }
     return filled(INIT, holes)
+
+
+def _flags(tilings: Sequence[Tiling]) -> str:
+    usual = [each.name for each in tilings] == [each.name for each in TILINGS]
+    named = "" if usual else "".join(f" --tiling {each.name}" for each in tilings)
+    return named + (" --tiles FILE" if any(each.origin for each in tilings) else "")
 
 
 def _row(numbers: Sequence[int], tiling: Tiling) -> str:

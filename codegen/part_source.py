@@ -63,7 +63,7 @@ def part_source(
 
     `ragged_keys`: whether queries may stand past the last key, so that keys past it must be masked.
     """
-    low, tiling = tiling, _with_tall_tiles(part, tiling)
+    low, tiling = tiling, low_or_tall(part, tiling)
     forward, dq, dkdv, cpu = (
         tuple(program_of(kind, tiles) for kind in part.kinds)
         for tiles in (tiling.forward, tiling.dq, tiling.dkdv, cpu_tiles)
@@ -96,7 +96,8 @@ def part_source(
     return replace(found, hopper_tiles=tiles, hopper_kernels=special.kernels(), hopper_launch=special.launch())
 
 
-def _with_tall_tiles(part: Part, tiling: Tiling) -> Tiling:
+def low_or_tall(part: Part, tiling: Tiling) -> Tiling:
+    """The tiling whose forward tiles are the tall ones, where the part executes hardly more pairs in them."""
     if tiling.tall is None:
         return tiling
     low, tall = (_executed(part, tiles) for tiles in (tiling.forward, tiling.tall))

@@ -23,7 +23,8 @@ class Tiling:
     """The tiles of an emitted module, and the inputs it is meant for: head dims up to `head_dim`, `bytes` an element.
 
     Both backward kernels read the rows' log-sum-exp in one layout: their query tiles are equally high. `tall` is for
-    the forward kernel of patterns that execute hardly more pairs in higher tiles.
+    the forward kernel of patterns that execute hardly more pairs in higher tiles. `origin` says where the tiles of
+    `sparsedsl tune` were measured.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Tiling:
     dq: Tiles
     dkdv: Tiles
     tall: Tiles | None = None
+    origin: str = ""
 
 
 _SINGLE = (
@@ -56,9 +58,12 @@ SMALL_TILINGS = (
 
 def tilings_here() -> tuple[Tiling, ...]:
     """The tilings for this machine's GPU: the measured ones on Hopper and where there is none, else the small ones."""
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0):
-        return SMALL_TILINGS
-    return TILINGS
+    return tilings_on(torch.cuda.get_device_capability()) if torch.cuda.is_available() else TILINGS
+
+
+def tilings_on(capability: tuple[int, int]) -> tuple[Tiling, ...]:
+    """The tilings for GPUs of a compute capability."""
+    return TILINGS if capability == (9, 0) else SMALL_TILINGS
 
 
 def tiling_for(head_dim: int, element_size: int, tilings: Sequence[Tiling] = TILINGS) -> Tiling | None:

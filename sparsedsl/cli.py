@@ -6,6 +6,7 @@
     sparsedsl flow "power_attention(block=256)" --layers 28 --alpha 0.9
     sparsedsl liveness "streaming_llm()" --seq-len 131072 --layers 28
     sparsedsl build "sliding(1024) | sink(4)" -o attention.py
+    sparsedsl tune "sliding(1024) | sink(4)" -o tiles.json
     sparsedsl explain "power_attention()" --seq-len 131072
     sparsedsl check "power_attention()" --seq-len 131072 --layers 28 --certificate power.json
     sparsedsl verify power.json
@@ -23,13 +24,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sparsedsl.commands import build, check, explain, flow, liveness, patterns, prove, synth, verify
+from sparsedsl.commands import build, check, explain, flow, liveness, patterns, prove, synth, tune, verify
 from sparsedsl.commands.shared import BAD_USAGE
 from sparsedsl.errors import SparseDSLError, WrongValue
 from sparsedsl.progress import INTERRUPTED_STATUS
 
 # In the order in which --help lists them.
-COMMANDS = (check, verify, prove, flow, liveness, synth, build, explain, patterns)
+COMMANDS = (check, verify, prove, flow, liveness, synth, build, tune, explain, patterns)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,15 +48,19 @@ def declare(commands: Commands) -> None:
         metavar="NAME",
         help="triton (default), or hopper: a module for GPUs of compute capability 9.0 alone",
     )
+    parser.add_argument(
+        "--tiles", metavar="FILE", help="tiles measured by sparsedsl tune, for their head dims and type"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the module or the package."""
     pattern = resolved(options)
-    from sparsedsl.codegen.build import build_module, tiling_named
+    from sparsedsl.codegen.build import build_module, tiling_named, with_tiles
     from sparsedsl.codegen.package import build_package
     from sparsedsl.codegen.tiling import TILINGS
+    from sparsedsl.codegen.tuned import read_tiles
 
     names = options.tiling or []
     a_module = options.output.endswith(".py")
@@ -81,13 +85,14 @@ def run(options: argparse.Namespace) -> int:
             expected="a package where kernels are compiled ahead",
             hint=f"-o {Path(options.output).stem}/",
         )
+    tiles = None if options.tiles is None else read_tiles(options.tiles)
     try:
         with working("emitting"):
             if a_module:
-                tiling = names[0] if names else TILINGS[0].name
-                build_module(pattern, options.output, tiling=tiling, backend=options.backend)
+                tiling = names[0] if names else None
+                build_module(pattern, options.output, tiling=tiling, backend=options.backend, tiles=tiles)
             else:
-                tilings = [tiling_named(name) for name in names] or TILINGS
+                tilings = with_tiles([tiling_named(name) for name in names] or TILINGS, tiles)
                 build_package(pattern, options.output, tilings=tilings, ahead=_ahead(options))
     except OSError as error:
         raise WrongValue(
