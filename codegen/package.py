@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsedsl.codegen.ahead import Ahead, compile_into
 from sparsedsl.codegen.emit import emit
-from sparsedsl.codegen.part_source import filled
+from sparsedsl.codegen.templates import filled
 from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
 from sparsedsl.errors import OutOfRange, WrongValue
 from sparsedsl.files import write_whole
