@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sparsedsl.codegen.build import compile
-from sparsedsl.errors import HeadMismatch, ShapeMismatch
+from sparsedsl.errors import HeadMismatch, ShapeMismatch, Unsupported, clipped
 from sparsedsl.layers import PerHead
-from sparsedsl.pattern import Pattern
+from sparsedsl.pattern import Pattern, wholes
 
 KeysAndValues = tuple[Tensor, Tensor]
 
@@ -25,8 +25,8 @@ class SparseAttention(torch.nn.Module):
     Cost
         The projections, and attention in proportion to the pattern's live tiles.
     Raises
-        HeadMismatch, ShapeMismatch: heads that don't divide, or as many head patterns as there are not heads; and the
-        errors of `compile`.
+        WrongType, WrongValue: sizes that are no positive numbers. HeadMismatch, ShapeMismatch: heads that don't divide,
+        or as many head patterns as there are not heads; and the errors of `compile`.
     Example
         >>> from sparsedsl.constructors import causal, power, sliding
         >>> layer = SparseAttention(64, 4, sliding(16) | power(), key_heads=2)
@@ -66,7 +66,13 @@ class SparseAttention(torch.nn.Module):
         return self.extend(x)[0]
 
     def extend(self, x: Tensor, past: KeysAndValues | None = None) -> tuple[Tensor, KeysAndValues]:
-        """Attention of the next tokens to themselves and to those before, whose keys and values `past` holds."""
+        """Attention of the next tokens to themselves and to those before, whose keys and values `past` holds.
+
+        Raises
+            ShapeMismatch: not (batch, length, dim), or a past of another batch, other heads or another head dim.
+            Unsupported: a past and a pattern that looks ahead: earlier tokens would miss the later ones.
+        """
+        self._check(x, past)
         q, k, v = (
             project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for project in (self.q, self.k, self.v)
         )
@@ -75,6 +81,36 @@ class SparseAttention(torch.nn.Module):
         out = self.attend(q, k, v)
         return cast(Tensor, self.o(out.transpose(1, 2).flatten(2))), (k, v)
 
+    def _check(self, x: Tensor, past: KeysAndValues | None) -> None:
+        if x.is_nested or x.dim() != 3 or x.shape[2] != self.q.in_features:
+            raise ShapeMismatch(
+                "the module takes a batch of sequences of one length",
+                where="SparseAttention(...)(x)",
+                got="a nested tensor" if x.is_nested else f"x of shape {tuple(x.shape)}",
+                expected=f"(batch, length, {self.q.in_features}), no padding",
+                hint="x[None] for a missing batch; one call for each length",
+            )
+        if past is None:
+            return
+        if not self.attend.causal:
+            raise Unsupported(
+                "the pattern looks ahead, so tokens can't be added one after another",
+                where="SparseAttention(...).extend(x, past)",
+                got=clipped(str(self.attend.pattern)),
+                expected="a pattern inside causal()",
+                hint="pattern & causal(), or one call for the whole sequence",
+            )
+        wanted = (x.shape[0], self.key_heads, self.head_dim)
+        for each in past:
+            if each.dim() != 4 or (each.shape[0], each.shape[1], each.shape[3]) != wanted:
+                raise ShapeMismatch(
+                    "the past is not this module's, or of another batch",
+                    where="SparseAttention(...).extend(x, past)",
+                    got=f"keys or values of shape {tuple(each.shape)}, x of shape {tuple(x.shape)}",
+                    expected=f"({wanted[0]}, {wanted[1]}, length, {wanted[2]})",
+                    hint="the past that the same module gave for the tokens before",
+                )
+
     def extra_repr(self) -> str:
         """The pattern and the heads, for `print(module)`."""
         return f"{self.attend.pattern}, heads={self.heads}, key_heads={self.key_heads}"
@@ -82,13 +118,14 @@ class SparseAttention(torch.nn.Module):
 
 def _check_heads(dim: int, heads: int, pattern: Pattern | PerHead, key_heads: int, head_dim: int | None) -> None:
     where = f"SparseAttention({dim}, {heads}, ..., key_heads={key_heads}, head_dim={head_dim})"
-    if heads < 1 or key_heads < 1 or heads % key_heads:
+    wholes("SparseAttention", dim=dim, heads=heads, key_heads=key_heads, head_dim=1 if head_dim is None else head_dim)
+    if heads % key_heads:
         raise HeadMismatch(
             "the key heads do not divide the heads",
             where=where,
             got=f"{heads} heads, {key_heads} key heads",
             expected="a number of key heads that divides the number of heads",
-            hint=f"key_heads={max(heads, 1)}, or 1",
+            hint=f"key_heads={heads}, or 1",
         )
     if isinstance(pattern, PerHead) and len(pattern.heads) != heads:
         raise HeadMismatch(

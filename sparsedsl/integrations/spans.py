@@ -48,6 +48,8 @@ def asked(mask_function: Callable[..., object]) -> Asked:
         elif name == "packed_sequence_mask_function" and isinstance(content.get("packed_sequence_mask"), Tensor):
             numbers = content["packed_sequence_mask"]
             assert isinstance(numbers, Tensor)
+            if packed is not None:
+                raise _not_honoured("two packings of sequences")
             packed = numbers
         else:
             raise _not_honoured(f"a part {name!r} of the mask")
@@ -104,6 +106,8 @@ def spans(
     own = position.expand(batch_size, q_length)
     plain = kv_offset == 0 and kv_length == q_offset + q_length and ask.window is None
     if ask.packed is not None:
+        if q_offset or kv_offset or kv_length != q_length or ask.packed.shape[-1] != q_length:
+            raise _not_honoured("packed sequences and keys of earlier calls")
         number = ask.packed.cpu().expand(batch_size, q_length)
         # Numbers never decrease along a row, so a sequence begins where its number is first met.
         begin = torch.searchsorted(number.contiguous(), number.contiguous())
@@ -112,8 +116,9 @@ def spans(
         if attention_mask.dim() != 2:
             raise _not_honoured(f"a mask of shape {tuple(attention_mask.shape)}")
         token = attention_mask.to("cpu", torch.bool)
-        missing = q_offset + q_length - token.shape[1]
-        token = torch.nn.functional.pad(token, (0, max(missing, 0)))
+        if token.shape[0] not in (1, batch_size) or token.shape[1] < q_offset + q_length:
+            so_far = f"{batch_size} sequences of {q_offset + q_length} tokens so far"
+            raise _not_honoured(f"a mask of shape {tuple(token.shape)} for {so_far}")
         first = token.int().argmax(1, keepdim=True)
         begin = torch.maximum(begin, first)
         real = token[:, position]

@@ -17,8 +17,25 @@ from sparsedsl.layers import Layer, PerHead, Stack
 from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
 
-# Asked for by some models, beyond the mask; None or absent for the models named in docs/transformers.md.
-NOT_HONOURED = ("softcap", "s_aux", "position_bias", "head_mask", "block_table")
+# What models hand to their attention and what changes nothing there. Anything else asks for something: soft-capping,
+# sinks, biases, indices of chosen keys, packed caches ...
+CHANGES_NOTHING = (
+    "cache_position",
+    "cu_seq_lens_k",  # looked at by `cu_seqlens`
+    "cu_seq_lens_q",
+    "deterministic",
+    "is_causal",  # looked at by itself
+    "logits_to_keep",
+    "max_length_k",
+    "max_length_q",
+    "num_items_in_batch",
+    "output_hidden_states",
+    "output_router_logits",
+    "position_embeddings",
+    "position_ids",  # sequences that restart come with the mask
+    "return_dict",
+    "use_cache",
+)
 
 
 def register(
@@ -92,6 +109,8 @@ def register(
         **others: object,
     ) -> tuple[Tensor, None]:
         check_call(module, dropout, others)
+        if query.shape[2] > key.shape[2]:
+            raise _more_queries(query, key)
         layer = layers.number(module)
         documents = cu_seqlens(module, query, key, others.get("cu_seq_lens_q"), others.get("cu_seq_lens_k"))
         if attention_mask is None and sliding_window is None:
@@ -220,11 +239,13 @@ def attend_spans(
 
 def check_call(module: torch.nn.Module, dropout: float, others: dict[str, object]) -> None:
     """Raise Unsupported where a model asks for what attention over a pattern does not do."""
-    asked = {name: others.get(name) for name in NOT_HONOURED if others.get(name) is not None}
+    asked = {
+        name: value
+        for name, value in others.items()
+        if name not in CHANGES_NOTHING and value is not None and value is not False
+    }
     if dropout:
         asked["dropout"] = dropout
-    if others.get("output_attentions"):
-        asked["output_attentions"] = True
     causal = others.get("is_causal")
     if not (getattr(module, "is_causal", True) if causal is None else causal):
         asked["is_causal"] = False
@@ -256,6 +277,16 @@ def cu_seqlens(module: torch.nn.Module, query: Tensor, key: Tensor, cu_q: object
         got=f"cu_seq_lens_q = {shown(cu_q)}, cu_seq_lens_k = {shown(cu_k)}, {tuple(query.shape)} queries",
         expected="the same bounds for queries and keys, in a batch of 1, no cache",
         hint="position_ids that restart, without cu_seq_lens_q",
+    )
+
+
+def _more_queries(query: Tensor, key: Tensor) -> Unsupported:
+    return Unsupported(
+        "there are more queries than keys, so the queries are not the last tokens of the keys",
+        where="the attention of a layer",
+        got=f"{query.shape[2]} queries, {key.shape[2]} keys",
+        expected="attention of a sequence to itself and to what a cache holds",
+        hint='attn_implementation="sdpa" for attention to another sequence',
     )
 
 

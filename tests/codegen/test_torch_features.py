@@ -77,12 +77,34 @@ def test_modules_are_copied_pickled_and_saved(tmp_path: Path) -> None:
         ((32, 4, POWER), {"key_heads": 3}, errors.HeadMismatch),
         ((32, 2, HEADS), {}, errors.HeadMismatch),
         ((33, 4, POWER), {}, errors.ShapeMismatch),
+        ((32, 0, POWER), {}, errors.WrongValue),
+        ((32, 4, POWER), {"key_heads": 0}, errors.WrongValue),
+        ((32, 4, POWER), {"head_dim": -8}, errors.WrongValue),
+        ((32.0, 4, POWER), {}, errors.WrongType),
+        ((32, 4, "sliding(4)"), {}, errors.WrongType),
         ((32, 4, sd.cycle([POWER], layers=2)), {}, errors.Unsupported),
     ],
 )
 def test_mistakes(arguments: tuple[object, ...], options: dict[str, int], error: type[Exception]) -> None:
     with pytest.raises(error):
         SparseAttention(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_inputs_of_other_shapes_and_foreign_pasts_are_refused() -> None:
+    layer, x = layer_of(), tokens(9)
+    _, past = layer.extend(x)
+    k, v = past
+    nested = torch.nested.nested_tensor([x[0], x[1, :4]], layout=torch.jagged)
+    for wrong in (x[0], x[..., :16], nested):
+        with pytest.raises(errors.ShapeMismatch, match="sequences of one length"):
+            layer(wrong)
+    for foreign in ((k[:1], v[:1]), (k[:, :1], v[:, :1]), (k, v[..., :4]), (k[0], v[0])):
+        with pytest.raises(errors.ShapeMismatch, match="the past is not this module's"):
+            layer.extend(x, foreign)
+    ahead = layer_of(sd.sliding(3, ahead=1))
+    _, past = ahead.extend(x)
+    with pytest.raises(errors.Unsupported, match="the pattern looks ahead"):
+        ahead.extend(x, past)
 
 
 # --- torch.compile, torch.export, AOTInductor

@@ -17,8 +17,10 @@ from sparsedsl.pattern import Pattern
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'sparsedsl[transformers]'")
 
-from transformers import DynamicCache
+from transformers import AttentionInterface, DynamicCache
+from transformers.masking_utils import and_masks, causal_mask_function, packed_sequence_mask_function
 
+from sparsedsl.integrations.spans import spans
 from sparsedsl.integrations.transformers import register
 from tests.integrations.models import CONFIGS, greedy, model_of, register_oracle, words
 
@@ -53,8 +55,10 @@ def test_training_equals_dense_attention(family: str, label: str) -> None:
         torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("cache", ["dynamic", "static", None])
+@pytest.mark.parametrize(
+    ("family", "cache"),
+    [*((each, "dynamic") for each in CONFIGS), *((each, "static") for each in ("llama", "gemma3")), ("llama", None)],
+)
 def test_generation_equals_recomputation(family: str, cache: str | None) -> None:
     label = "stack" if family == "llama" else "power blocks"
     ours, oracle = (model_of(family, name) for name in NAMES[label])
@@ -195,8 +199,10 @@ def test_batches_of_full_length_take_the_plain_road() -> None:
 # --- sliding windows
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("family", ["mistral", "gemma3", "gemma2", "qwen2"])
+@pytest.mark.parametrize(
+    ("family", "cache"),
+    [("mistral", "static"), ("mistral", "dynamic"), ("gemma3", "static"), ("gemma2", "dynamic"), ("qwen2", "dynamic")],
+)
 def test_patterns_and_windows_intersect_where_asked(family: str, cache: str) -> None:
     changes: dict[str, Any] = {"sliding_window": 6}
     if family != "mistral":
@@ -306,6 +312,57 @@ def test_masks_that_are_not_honoured_are_refused() -> None:
         with pytest.raises(Unsupported, match=message) as caught:
             model(tokens, attention_mask=mask)
         five_lines(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention_mask": torch.ones(2, 11)}, r"a mask of shape \(2, 11\) for 2 sequences of 12 tokens"),
+        ({"attention_mask": torch.ones(3, 12)}, r"a mask of shape \(3, 12\)"),
+        ({"seq_idx": torch.zeros(2, 12, dtype=torch.int32)}, "seq_idx = tensor"),
+        ({"cu_seqlens": torch.tensor([0, 5, 12])}, "cu_seqlens = tensor"),
+        ({"indices": torch.zeros(2, 12, 4, dtype=torch.int64)}, "indices = tensor"),
+        ({"sinks": torch.zeros(4)}, "sinks = tensor"),
+        ({"some_bias_of_a_later_release": torch.zeros(4)}, "some_bias_of_a_later_release = tensor"),
+        ({"is_causal": False}, "a part 'bidirectional_mask_function' of the mask"),
+    ],
+)
+def test_nothing_that_is_asked_is_ignored(changes: dict[str, Any], message: str) -> None:
+    """A model hands what it does not know on to its attention."""
+    with pytest.raises(Unsupported, match=message) as caught:
+        model_of("llama", POWER_NAME)(words(2, 12), **changes)
+    five_lines(caught.value)
+
+
+def test_a_mask_of_the_new_tokens_alone_is_refused_after_a_cache() -> None:
+    model, tokens = model_of("llama", POWER_NAME), words(2, 12)
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    filled = {name: DynamicCache(config=model.config)}
+    model(tokens[:, :9], **filled, use_cache=True)
+    with pytest.raises(Unsupported, match=r"a mask of shape \(2, 3\) for 2 sequences of 12 tokens") as caught:
+        model(tokens[:, 9:], attention_mask=torch.ones(2, 3), **filled, use_cache=True)
+    five_lines(caught.value)
+
+
+def test_attention_to_another_sequence_is_refused() -> None:
+    """Without a mask or a word about causality: more queries than keys can't be the last tokens of the keys."""
+    attend = AttentionInterface()[POWER_NAME]
+    q, k = torch.zeros(1, 4, 7, 8), torch.zeros(1, 2, 5, 8)
+    with pytest.raises(Unsupported, match="7 queries, 5 keys") as caught:
+        attend(torch.nn.Module(), q, k, k, None)
+    five_lines(caught.value)
+
+
+def test_packings_that_can_t_be_told_apart_are_refused() -> None:
+    packed = packed_sequence_mask_function(torch.tensor([[0, 0, 1, 1]]))
+    sizes = {"batch_size": 1, "q_length": 4, "kv_offset": 0, "attention_mask": None}
+    twice = and_masks(causal_mask_function, packed, packed)
+    with pytest.raises(Unsupported, match="two packings") as caught:
+        spans(**sizes, kv_length=4, q_offset=0, mask_function=twice)
+    five_lines(caught.value)
+    with pytest.raises(Unsupported, match="packed sequences and keys of earlier calls") as caught:
+        spans(**sizes, kv_length=9, q_offset=5, mask_function=and_masks(causal_mask_function, packed))
+    five_lines(caught.value)
 
 
 def test_stack_of_another_height_is_refused() -> None:
