@@ -8,16 +8,27 @@ absolute positions it depends on k mod period only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from sparsedsl.errors import LONGEST_SHOWN_LINE, NoNormalForm, clipped
-from sparsedsl.index import AllOf, AnyOf, Comparison, Member, Negation, Predicate, lowered
+from sparsedsl.index import (
+    AllOf,
+    AnyOf,
+    Comparison,
+    Member,
+    Negation,
+    Predicate,
+    all_of,
+    holds,
+    lowered,
+    substituted,
+)
 from sparsedsl.integers import EVERYTHING, INFINITY, IntegerSet, WordTooLong
 from sparsedsl.pattern import Pattern
 from sparsedsl.preimage import NotOnePosition, preimage
 from sparsedsl.rows import block_size, repetition
-from sparsedsl.terms import Constant, Q, substitute
+from sparsedsl.terms import DISTANCE, Binary, Constant, K, Position, Q, Term, evaluate, substitute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +40,10 @@ UNREAD, ENDLESS = -1, INFINITY
 FARTHEST_READER = 1 << 31
 # Keys looked at one by one, before the period repeats.
 MOST_UNITS = 1 << 16
+# The condition that causal() is.
+LOOKS_BACK = Member(DISTANCE, IntegerSet.interval(0, INFINITY))
+# More of them are not taken apart.
+MOST_ALTERNATIVES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +79,9 @@ def lifetimes(pattern: Pattern) -> Lifetimes:
     """The lifetimes of a pattern's keys. Pairs that look ahead take no part: a later key is not there yet.
 
     Cost
-        O((first + period) / unit · atoms · segments) time, unit being the blocks in which the pattern is told; no
-        length enters.
+        O((first + period) / unit · atoms · segments) time for each alternative of a union, with its own period and
+        unit, the blocks in which it is told; of keys that a condition on the key alone rules out, a few operations of
+        numpy. No length enters.
     Raises
         NoNormalForm: the pattern never repeats, holds random choices, or repeats after more than 65536 units.
     Example
@@ -83,9 +99,7 @@ def lifetimes(pattern: Pattern) -> Lifetimes:
         raise _no_lifetimes(pattern, "no period" if repeats is None else f"a period of {sum(repeats)} tokens")
     period, start = repeats
     try:
-        values = [life for first in range(0, start + period, unit) for life in _of_unit(predicate, first, unit)][
-            : start + period
-        ]
+        values = _of_union(predicate, start + period)
     except (NotOnePosition, WordTooLong):
         raise _no_lifetimes(pattern, "a condition that is no set of positions for one key") from None
     cycle = [values[start + (residue - start) % period] for residue in range(period)]
@@ -96,6 +110,86 @@ def lifetimes(pattern: Pattern) -> Lifetimes:
     return Lifetimes(tuple(values[:start]), tuple(cycle[:shorter]))
 
 
+def _of_union(predicate: Predicate, length: int) -> list[int]:
+    """The lifetimes of the keys [0, length): the last reader is the last one of any alternative."""
+    import numpy as np
+
+    longest = np.full(length, UNREAD, dtype=np.int64)
+    for alternative in _alternatives(predicate):
+        values, start = _of_alternative(alternative)
+        period = len(values) - start
+        key = np.arange(length)
+        np.maximum(longest, values[np.where(key < start, key, start + (key - start) % period)], out=longest)
+    told: list[int] = longest.tolist()
+    return told
+
+
+def _alternatives(predicate: Predicate) -> tuple[Predicate, ...]:
+    """Predicates whose union is this one; conditions that all alternatives share are handed to each."""
+    match predicate:
+        case AnyOf(parts):
+            found = tuple(each for part in parts for each in _alternatives(part))
+        case AllOf(parts):
+            choice = next((part for part in parts if isinstance(part, AnyOf)), None)
+            if choice is None:
+                return (predicate,)
+            rest = [part for part in parts if part is not choice]
+            found = tuple(each for part in choice.parts for each in _alternatives(all_of(part, *rest)))
+        case _:
+            return (predicate,)
+    return tuple(dict.fromkeys(found)) if len(found) <= MOST_ALTERNATIVES else (predicate,)
+
+
+@lru_cache(maxsize=512)  # the heads of a layer share alternatives
+def _of_alternative(predicate: Predicate) -> tuple[NDArray[np.int64], int]:
+    """The lifetimes of the first keys and of one period, and where the period begins."""
+    import numpy as np
+
+    repeats = repetition(predicate)
+    assert repeats is not None, "it repeats where the whole pattern does"
+    period, start = repeats
+    unit = block_size(predicate) or 1
+    firsts = np.arange(0, start + period, unit)
+    parts = predicate.parts if isinstance(predicate, AllOf) else (predicate,)
+    # Conditions on the key alone are looked at for all keys at once.
+    on_key = [part for part in parts if substituted(part, Constant(0), K) == part]
+    some = np.ones(len(firsts), dtype=np.bool_)
+    for part in on_key:
+        some &= holds(part, np.zeros_like(firsts), firsts)
+    # Looking back is what lifetimes do anyway.
+    rest = [part for part in parts if part not in on_key and part != LOOKS_BACK]
+    values = np.full((len(firsts), unit), UNREAD, dtype=np.int64)
+    if some.any():
+        asked = firsts[some]
+        # Keys that all conditions see alike have the same readers: one of them is asked.
+        seen = np.stack([np.zeros_like(asked), *(np.broadcast_to(_seen(part, asked), asked.shape) for part in rest)])
+        _, places, group = np.unique(seen, axis=1, return_index=True, return_inverse=True)
+        readers = [readers_of(all_of(*rest), int(asked[place])) for place in places]
+        last = np.array([each.maximum if each else -1 for each in readers], dtype=np.int64)[group.reshape(-1)]
+        life = last[:, None] - (asked[:, None] + np.arange(unit))
+        life[life < 0] = UNREAD
+        life[last - asked >= FARTHEST_READER] = ENDLESS
+        values[some] = life
+    return values.reshape(-1)[: start + period], start
+
+
+def _seen(part: Predicate, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What a condition sees of each key: with the same number two keys have the same readers."""
+    match part:
+        case Member(Binary("-", left, right)) if _has_only(left, Q) and _has_only(right, K):
+            return evaluate(right, keys, keys)
+        case Member(Binary("%", Binary("-", left, right), Constant(modulus))) if (
+            _has_only(left, Q) and _has_only(right, K) and modulus > 0
+        ):
+            return evaluate(right, keys, keys) % modulus
+    return keys
+
+
+def _has_only(term: Term, position: Position) -> bool:
+    q, k = (Q, Constant(0)) if position == Q else (Constant(0), K)
+    return substitute(term, q, k) == term
+
+
 def _no_lifetimes(pattern: Pattern, got: str) -> NoNormalForm:
     return NoNormalForm(
         "it can't be told for how long the keys are read",
@@ -104,17 +198,6 @@ def _no_lifetimes(pattern: Pattern, got: str) -> NoNormalForm:
         expected=f"a pattern without random choices that repeats after at most {MOST_UNITS} units",
         hint="a cache that keeps every key; sliding(1024) | sink(4) needs 1028",
     )
-
-
-def _of_unit(predicate: Predicate, first: int, unit: int) -> list[int]:
-    """The lifetimes of the keys of one unit, which starts at `first`: but for the cut they have the same readers."""
-    readers = readers_of(predicate, first) & IntegerSet.interval(first, INFINITY)
-    if not readers:
-        return [UNREAD] * unit
-    last = readers.maximum
-    if last - first >= FARTHEST_READER:
-        return [ENDLESS] * unit
-    return [last - key if last >= key else UNREAD for key in range(first, first + unit)]
 
 
 def readers_of(predicate: Predicate, key: int) -> IntegerSet:

@@ -55,3 +55,18 @@ def test_mistakes() -> None:
         "  expected  a pattern without random choices that repeats after at most 65536 units",
         "  try       a cache that keeps every key; sliding(1024) | sink(4) needs 1028",
     ]
+
+
+def test_unions_of_long_periods() -> None:
+    """longnet's heads: of each segment, keys of one residue are read to its end."""
+    from sparsedsl.patterns.longnet import longnet
+
+    levels = [(64, 1), (512, 4), (8192, 32)]
+    heads = longnet(segments=[w for w, _ in levels], dilations=[r for _, r in levels], heads=8).heads
+    for number, head in enumerate(heads):
+        found = lifetimes(head)
+        assert found.period == 8192
+        for key in (0, 5, 63, 64, 777, 4096 + number, 8191):
+            # A reader shares the segment, and the head's residue with the key.
+            ends = [key - key % w + w - r + number % r for w, r in levels if r == 1 or key % r == number % r]
+            assert found.of(key) == max(ends) - key, (number, key)
