@@ -355,7 +355,7 @@ def test_attention_to_another_sequence_is_refused() -> None:
 
 def test_packings_that_can_t_be_told_apart_are_refused() -> None:
     packed = packed_sequence_mask_function(torch.tensor([[0, 0, 1, 1]]))
-    sizes = {"batch_size": 1, "q_length": 4, "kv_offset": 0, "attention_mask": None}
+    sizes: dict[str, Any] = {"batch_size": 1, "q_length": 4, "kv_offset": 0, "attention_mask": None}
     twice = and_masks(causal_mask_function, packed, packed)
     with pytest.raises(Unsupported, match="two packings") as caught:
         spans(**sizes, kv_length=4, q_offset=0, mask_function=twice)
