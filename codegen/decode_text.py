@@ -57,7 +57,8 @@ def store_split(
     acc, row_max, row_sum, o_ptr, lse_ptr, row, inside, alone, head_dim: tl.constexpr, D: tl.constexpr
 ):
     """A split's output and log-sum-exp; the output of a row without a key is wanted only where there is one split."""
-    live = row_sum > 0
+    # Not "> 0": a sum that is no number is that of a row with keys, and must be seen.
+    live = row_sum != 0
     total = tl.where(live, row_sum, 1.0)
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     store_rows(o_ptr, row, acc / total[:, None], inside & (live | alone), head_dim, D)
@@ -80,15 +81,15 @@ def combine_kernel(
         b_lse = tl.load(split_lse_ptr + place, mask=o_s < splits, other=float("-inf"))
         new_top = max(top, tl.max(b_lse, 0))
         weight = tl.exp(b_lse - new_top)
-        here = (weight > 0)[:, None] & (o_d < head_dim)[None, :]
+        here = (weight != 0)[:, None] & (o_d < head_dim)[None, :]
         b_o = tl.load(split_o_ptr + place[:, None] * head_dim + o_d[None, :], mask=here, other=0.0)
         shrink = tl.exp(top - new_top)
         acc = acc * shrink + tl.sum(b_o * weight[:, None], 0)
         total = total * shrink + tl.sum(weight, 0)
         top = new_top
-    some = tl.where(total > 0, total, 1.0)
+    some = tl.where(total != 0, total, 1.0)
     tl.store(o_ptr + row * head_dim + o_d, (acc / some).to(o_ptr.dtype.element_ty), mask=o_d < head_dim)
-    tl.store(lse_ptr + row, tl.where(total > 0, top + tl.log(some), float("-inf")))
+    tl.store(lse_ptr + row, tl.where(total != 0, top + tl.log(some), float("-inf")))
 '''
 
 _PARAMETERS = """

@@ -75,7 +75,8 @@ class CacheWalker:
             if isinstance(program, LoopProgram):
                 found.append(self._loops([], program.tiles, program.sections))
             else:
-                found.append(([], self._table_loops(program)))
+                # The last query tile may begin after the last query, and be none of the table's.
+                found.append((["i = min(i, owners - 1)"], self._table_loops(program)))
         return self._walk(found, body)
 
     @property

@@ -385,6 +385,9 @@ def attention(
     if factor < 0:
         # The kernels take the maximum of unscaled scores.
         q, factor = -q, -factor
+    if factor == 0:
+        # Nor may a dead score, -inf, meet a factor of 0.
+        q, factor = q * 0, 1.0
     if documents is not None:
         out, lse = packed_attention(q, k, v, factor, documents, by_id)
         return (out, lse) if return_lse else out

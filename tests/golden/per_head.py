@@ -58,7 +58,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "b37312c013ce"
+DIGEST = "6f6e50b3fb44"
 
 
 @triton.jit
@@ -765,7 +765,8 @@ def store_split(
     acc, row_max, row_sum, o_ptr, lse_ptr, row, inside, alone, head_dim: tl.constexpr, D: tl.constexpr
 ):
     """A split's output and log-sum-exp; the output of a row without a key is wanted only where there is one split."""
-    live = row_sum > 0
+    # Not "> 0": a sum that is no number is that of a row with keys, and must be seen.
+    live = row_sum != 0
     total = tl.where(live, row_sum, 1.0)
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     store_rows(o_ptr, row, acc / total[:, None], inside & (live | alone), head_dim, D)
@@ -788,15 +789,15 @@ def combine_kernel(
         b_lse = tl.load(split_lse_ptr + place, mask=o_s < splits, other=float("-inf"))
         new_top = max(top, tl.max(b_lse, 0))
         weight = tl.exp(b_lse - new_top)
-        here = (weight > 0)[:, None] & (o_d < head_dim)[None, :]
+        here = (weight != 0)[:, None] & (o_d < head_dim)[None, :]
         b_o = tl.load(split_o_ptr + place[:, None] * head_dim + o_d[None, :], mask=here, other=0.0)
         shrink = tl.exp(top - new_top)
         acc = acc * shrink + tl.sum(b_o * weight[:, None], 0)
         total = total * shrink + tl.sum(weight, 0)
         top = new_top
-    some = tl.where(total > 0, total, 1.0)
+    some = tl.where(total != 0, total, 1.0)
     tl.store(o_ptr + row * head_dim + o_d, (acc / some).to(o_ptr.dtype.element_ty), mask=o_d < head_dim)
-    tl.store(lse_ptr + row, tl.where(total > 0, top + tl.log(some), float("-inf")))
+    tl.store(lse_ptr + row, tl.where(total != 0, top + tl.log(some), float("-inf")))
 
 
 @triton.jit(
@@ -1981,7 +1982,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_b37312c013ce"), mutates_args=())
+@torch.library.custom_op(unused("attention_6f6e50b3fb44"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2000,7 +2001,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_b37312c013ce"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_6f6e50b3fb44"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2209,7 +2210,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_b37312c013ce"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_6f6e50b3fb44"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2238,7 +2239,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_b37312c013ce"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_6f6e50b3fb44"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2263,7 +2264,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_b37312c013ce"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_6f6e50b3fb44"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2453,7 +2454,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_b37312c013ce"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_6f6e50b3fb44"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2534,6 +2535,9 @@ def attention(
     if factor < 0:
         # The kernels take the maximum of unscaled scores.
         q, factor = -q, -factor
+    if factor == 0:
+        # Nor may a dead score, -inf, meet a factor of 0.
+        q, factor = q * 0, 1.0
     if documents is not None:
         out, lse = packed_attention(q, k, v, factor, documents, by_id)
         return (out, lse) if return_lse else out

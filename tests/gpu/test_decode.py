@@ -135,3 +135,23 @@ def test_compiled_with_changing_lengths() -> None:
         arguments, options = cache.paged(64)
         got = compiled_call(*arguments, return_lse=True, **options)
         assert_like_dense((got[0].clone(), got[1].clone()), cache, POWER)
+
+
+@pytest.mark.parametrize("q_len", [1, 40])
+@pytest.mark.parametrize("where", ["q", "k", "v"])
+def test_a_number_that_is_none_reaches_the_output(where: str, q_len: int) -> None:
+    cache = Cache.random(8, 2, q_len, (1000,), 1024, 64, torch.float16, "cuda")
+    getattr(cache, where)[0, 0, -1 if where == "q" else 999, 3] = float("nan")
+    (q, k, v), _ = cache.contiguous()
+    out, lse = sd.compile(POWER)(q, k, v, return_lse=True, cache_seqlens=cache.seqlens())
+    assert out[0, 0, -1].isnan().any()
+    assert where == "v" or lse[0, 0, -1].isnan()
+    assert not out[0, 4:].isnan().any()
+
+
+@pytest.mark.parametrize("q_len", [1, 40])
+def test_a_scale_of_zero_is_the_mean(q_len: int) -> None:
+    cache = Cache.random(8, 2, q_len, (1000,), 1024, 64, torch.float16, "cuda")
+    (q, k, v), _ = cache.contiguous()
+    got = sd.compile(POWER)(q, k, v, scale=0.0, return_lse=True, cache_seqlens=cache.seqlens())
+    assert_like_dense(got, cache, POWER, 0.0)
