@@ -22,6 +22,7 @@ INIT = '''# SPDX-License-Identifier: Apache-2.0
 """Attention over ${count}, a module of kernels for each.
 
 ${mark} Rebuild with: sparsedsl build PATTERN -o FOLDER/${flags}
+What was made of your pattern is yours; the text of sparsedsl in it comes under the licence named above.
 
 ${listing}"""
 
@@ -54,7 +55,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, layer: int = 0, **options) -> 
     Raises
         ValueError: no such layer; and what the module's `attention` raises.
     """
-    if not isinstance(layer, int) or not 0 <= layer < LAYERS:
+    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < LAYERS:
         got, expected = f"layer = {layer!r}", f"an int, 0 <= layer < {LAYERS}"
         raise ${first}.InputError("OutOfRange", "there is no such layer", got, expected, "layer=0, the first one")
     # What none was built for, the last one refuses on a GPU; on the CPU each takes all.

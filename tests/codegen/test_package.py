@@ -54,7 +54,7 @@ def test_each_layer_has_its_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(kernels.attention(q, k, v, layer=layer), want)
     assert kernels.LAYERS == 7
     assert [*kernels.PATTERNS] == [str(NEAR), str(FAR), str(NEAR)]
-    for wrong in (7, -1, "0"):
+    for wrong in (7, -1, "0", True):
         with pytest.raises(ValueError, match=r"OutOfRange: there is no such layer(.|\n)*0 <= layer < 7"):
             kernels.attention(q, k, v, layer=wrong)
     with pytest.raises(ValueError, match="q is no tensor"):
