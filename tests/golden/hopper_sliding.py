@@ -13,6 +13,8 @@ Waste      1.06 executed pairs per live pair at 131072 tokens; 30600 FULL and 40
 Hopper     forward on compute capability 9.0 runs hopper_kernel, checked against the plain kernels, queries x keys a
            tile: 128 x 128
 Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it
+Decode     few queries, and calls over a cache: a position's keys are split over programs, query heads that
+           share them are one tile, only live keys are loaded; one merge by log-sum-exp, in a fixed order
 Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,
            log-sum-exp -inf (natural log) and zero gradients
 Documents  a packed call is the same walk in each document, found in cu_seqlens by the kernels; its positions
@@ -32,8 +34,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 import triton
@@ -52,7 +55,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDe
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = 'sliding(1024)'
-DIGEST = "0c034dde37e6"
+DIGEST = "995c9538d166"
 
 
 @triton.jit
@@ -62,6 +65,10 @@ def mask_0(q, k):
 @triton.jit
 def mask_1(q, k):
     return q - k < 1024
+
+@triton.jit
+def mask_2(q, k):
+    return (q - k >= 0) & (q - k < 1024)
 
 
 # A packed descriptor's rows end here, and so does each document in it.
@@ -867,6 +874,237 @@ def hopper_kernel(
     )
 
 
+@triton.jit
+def standing(lengths, i_b, capacity, q_start, q_len):
+    """(keys in use, position of the first query) of a sequence; a length outside the cache is that of its end."""
+    if lengths is None:
+        length, start = capacity, q_start
+    else:
+        length = min(max(tl.load(lengths + i_b), 0), capacity)
+        start = length - q_len
+    return length, start
+
+
+@triton.jit
+def split_of(tiles, i_s, splits):
+    """The share [first, end) of split i_s, all shares of one size or one more."""
+    size, larger = tiles // splits, tiles % splits
+    first = i_s * size + min(i_s, larger)
+    return first, first + size + (i_s < larger).to(tl.int32)
+
+
+@triton.jit
+def attend_cached(
+    acc, row_max, row_sum, b_q, k_ptr, v_ptr, page_table, pages, k_page, k_row, v_page, v_row, k_pos, live, keep,
+    scale, MASKED: tl.constexpr, PAGE_SIZE: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One key tile of the running softmax, in base 2. No key and no page's number is read where `live` is false."""
+    if PAGE_SIZE == 0:
+        k_place, v_place = k_pos.to(tl.int64) * k_row, k_pos.to(tl.int64) * v_row
+    else:
+        # A number that names no page must not lead out of the cache.
+        page = tl.load(page_table + k_pos // PAGE_SIZE, mask=live, other=0)
+        page = tl.minimum(tl.maximum(page, 0), pages - 1).to(tl.int64)
+        k_place = page * k_page + k_pos % PAGE_SIZE * k_row
+        v_place = page * v_page + k_pos % PAGE_SIZE * v_row
+    o_d = tl.arange(0, D)
+    here = live[:, None] & (o_d < head_dim)[None, :]
+    b_k = tl.load(k_ptr + k_place[:, None] + o_d[None, :], mask=here, other=0.0)
+    b_s = tl.dot(b_q, b_k.T, input_precision=PRECISION)
+    if MASKED:
+        b_s = tl.where(keep, b_s, float("-inf"))
+    new_max = tl.maximum(row_max, tl.max(b_s, 1) * scale)
+    b_p = tl.exp2(b_s * scale - new_max[:, None])
+    shrink = tl.exp2(row_max - new_max)
+    row_sum = row_sum * shrink + tl.sum(b_p, 1)
+    b_v = tl.load(v_ptr + v_place[:, None] + o_d[None, :], mask=here, other=0.0)
+    acc = tl.dot(b_p.to(b_v.dtype), b_v, acc * shrink[:, None], input_precision=PRECISION)
+    return acc, new_max, row_sum
+
+
+@triton.jit
+def store_split(
+    acc, row_max, row_sum, o_ptr, lse_ptr, row, inside, alone, head_dim: tl.constexpr, D: tl.constexpr
+):
+    """A split's output and log-sum-exp; the output of a row without a key is wanted only where there is one split."""
+    # Not "> 0": a sum that is no number is that of a row with keys, and must be seen.
+    live = row_sum != 0
+    total = tl.where(live, row_sum, 1.0)
+    b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
+    store_rows(o_ptr, row, acc / total[:, None], inside & (live | alone), head_dim, D)
+    tl.store(lse_ptr + row, b_lse, mask=inside)
+
+
+@triton.jit(do_not_specialize=["splits", "rows"])
+def combine_kernel(
+    split_o_ptr, split_lse_ptr, o_ptr, lse_ptr, splits, rows, head_dim: tl.constexpr, D: tl.constexpr
+):
+    """One query row from all its splits, merged by log-sum-exp in their order: the same sum each time."""
+    row = tl.program_id(0).to(tl.int64)
+    o_d = tl.arange(0, D)
+    top = -3.0e38
+    total = 0.0
+    acc = tl.zeros([D], tl.float32)
+    for first in range(0, splits, 16):
+        o_s = first + tl.arange(0, 16)
+        place = o_s * rows.to(tl.int64) + row
+        b_lse = tl.load(split_lse_ptr + place, mask=o_s < splits, other=float("-inf"))
+        new_top = max(top, tl.max(b_lse, 0))
+        weight = tl.exp(b_lse - new_top)
+        here = (weight != 0)[:, None] & (o_d < head_dim)[None, :]
+        b_o = tl.load(split_o_ptr + place[:, None] * head_dim + o_d[None, :], mask=here, other=0.0)
+        shrink = tl.exp(top - new_top)
+        acc = acc * shrink + tl.sum(b_o * weight[:, None], 0)
+        total = total * shrink + tl.sum(weight, 0)
+        top = new_top
+    some = tl.where(total != 0, total, 1.0)
+    tl.store(o_ptr + row * head_dim + o_d, (acc / some).to(o_ptr.dtype.element_ty), mask=o_d < head_dim)
+    tl.store(lse_ptr + row, tl.where(total != 0, top + tl.log(some), float("-inf")))
+
+
+@triton.jit(
+    do_not_specialize=[
+        "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
+    ]
+)
+def decode_kernel(
+    q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
+    q_len, capacity, q_start, pages, heads, group, splits, rows,
+    table_row, q_batch, q_head, q_row, k_page, k_head, k_row, v_page, v_head, v_row,
+    share, ROWS: tl.constexpr, PAGE_SIZE: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One split of one query position's keys, for the query heads that share them: the rows of the tile."""
+    BLOCK_N: tl.constexpr = 64
+    # Neighbouring programs are neighbouring positions, which read the same keys.
+    i_m, program = tl.program_id(0) % q_len, tl.program_id(0) // q_len
+    i_s, program = program % splits, program // splits
+    i_b, i_h = program // (heads // share), program % (heads // share) * share
+    i_g = i_h // group
+    length, start = standing(lengths, i_b, capacity, q_start, q_len)
+    position = start + i_m
+    here = position >= 0
+    position = max(position, 0)
+    first_key_tile = 0
+    key_tiles = (length + BLOCK_N - 1) // BLOCK_N
+    o_n = tl.arange(0, BLOCK_N)
+    k_ptr += i_g.to(tl.int64) * k_head
+    v_ptr += i_g.to(tl.int64) * v_head
+    if PAGE_SIZE == 0:
+        k_ptr += i_b.to(tl.int64) * k_page
+        v_ptr += i_b.to(tl.int64) * v_page
+    else:
+        page_table += i_b.to(tl.int64) * table_row
+    o_h = tl.arange(0, ROWS)
+    o_d = tl.arange(0, D)
+    inside = o_h < share
+    q_place = i_b.to(tl.int64) * q_batch + (i_h + o_h).to(tl.int64) * q_head + i_m.to(tl.int64) * q_row
+    b_q = tl.load(q_ptr + q_place[:, None] + o_d[None, :], mask=inside[:, None] & (o_d < head_dim)[None, :], other=0.0)
+    row_max = tl.full([ROWS], -3.0e38, tl.float32)
+    row_sum = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, D], tl.float32)
+    i = position // 64
+    home = i
+    # tiles with live keys: home - 16 .. home
+    start_0 = max(home - 16, first_key_tile)
+    count_0 = max(min(home, key_tiles - 1) - start_0 + 1, 0)
+    first, end = split_of(tl.where(here, count_0, 0), i_s, splits)
+    for u in range(first, end):
+        j = start_0 + u
+        k_pos = j * BLOCK_N + o_n
+        live = mask_2(position, k_pos) & (k_pos < length)
+        acc, row_max, row_sum = attend_cached(
+            acc, row_max, row_sum, b_q, k_ptr, v_ptr, page_table, pages, k_page, k_row, v_page, v_row, k_pos, live,
+            live[None, :], scale, True, PAGE_SIZE, head_dim, D, PRECISION
+        )
+    row = i_s.to(tl.int64) * rows + (i_b * heads + i_h + o_h).to(tl.int64) * q_len + i_m
+    store_split(acc, row_max, row_sum, o_ptr, lse_ptr, row, inside, splits == 1, head_dim, D)
+
+@triton.jit(
+    do_not_specialize=[
+        "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
+    ]
+)
+def chunk_kernel(
+    q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
+    q_len, capacity, q_start, pages, heads, group, splits, rows,
+    table_row, q_batch, q_head, q_row, k_page, k_head, k_row, v_page, v_head, v_row,
+    row_tiles, PAGE_SIZE: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """One split of the keys of one query tile of one head, where the queries are many."""
+    BLOCK_M: tl.constexpr = 64
+    BLOCK_N: tl.constexpr = 64
+    i_r, program = tl.program_id(0) % row_tiles, tl.program_id(0) // row_tiles
+    i_s, program = program % splits, program // splits
+    i_b, i_h = program // heads, program % heads
+    i_g = i_h // group
+    length, start = standing(lengths, i_b, capacity, q_start, q_len)
+    first_rank = max(start, 0)
+    i = first_rank // BLOCK_M + i_r
+    first_key_tile = 0
+    key_tiles = (length + BLOCK_N - 1) // BLOCK_N
+    o_n = tl.arange(0, BLOCK_N)
+    k_ptr += i_g.to(tl.int64) * k_head
+    v_ptr += i_g.to(tl.int64) * v_head
+    if PAGE_SIZE == 0:
+        k_ptr += i_b.to(tl.int64) * k_page
+        v_ptr += i_b.to(tl.int64) * v_page
+    else:
+        page_table += i_b.to(tl.int64) * table_row
+    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_d = tl.arange(0, D)
+    o_row = o_m - start
+    inside = (o_row >= 0) & (o_row < q_len)
+    # The last tile may begin after the last query.
+    here = i * BLOCK_M - start < q_len
+    q_place = i_b.to(tl.int64) * q_batch + i_h.to(tl.int64) * q_head + o_row.to(tl.int64) * q_row
+    b_q = tl.load(q_ptr + q_place[:, None] + o_d[None, :], mask=inside[:, None] & (o_d < head_dim)[None, :], other=0.0)
+    row_max = tl.full([BLOCK_M], -3.0e38, tl.float32)
+    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, D], tl.float32)
+    home = i
+    # FULL, no mask: home - 15 .. home - 1
+    start_0 = max(home - 15, first_key_tile)
+    count_0 = max(min(home - 1, key_tiles - 1) - start_0 + 1, 0)
+    tiles_0 = count_0
+    # PARTIAL, q - k >= 0: home
+    start_1 = max(home, first_key_tile)
+    count_1 = max(min(home, key_tiles - 1) - start_1 + 1, 0)
+    tiles_1 = tiles_0 + count_1
+    # PARTIAL, q - k < 1024: home - 16
+    start_2 = max(home - 16, first_key_tile)
+    count_2 = max(min(home - 16, key_tiles - 1) - start_2 + 1, 0)
+    tiles_2 = tiles_1 + count_2
+    first, end = split_of(tl.where(here, tiles_2, 0), i_s, splits)
+    for u in range(first, min(end, count_0)):
+        j = start_0 + u
+        k_pos = j * BLOCK_N + o_n
+        live = k_pos < length
+        acc, row_max, row_sum = attend_cached(
+            acc, row_max, row_sum, b_q, k_ptr, v_ptr, page_table, pages, k_page, k_row, v_page, v_row, k_pos, live,
+            None, scale, False, PAGE_SIZE, head_dim, D, PRECISION
+        )
+    for u in range(max(first - tiles_0, 0), min(end - tiles_0, count_1)):
+        j = start_1 + u
+        k_pos = j * BLOCK_N + o_n
+        live = k_pos < length
+        acc, row_max, row_sum = attend_cached(
+            acc, row_max, row_sum, b_q, k_ptr, v_ptr, page_table, pages, k_page, k_row, v_page, v_row, k_pos, live,
+            mask_0(o_m[:, None], k_pos[None, :]), scale, True, PAGE_SIZE, head_dim, D, PRECISION
+        )
+    for u in range(max(first - tiles_1, 0), min(end - tiles_1, count_2)):
+        j = start_2 + u
+        k_pos = j * BLOCK_N + o_n
+        live = k_pos < length
+        acc, row_max, row_sum = attend_cached(
+            acc, row_max, row_sum, b_q, k_ptr, v_ptr, page_table, pages, k_page, k_row, v_page, v_row, k_pos, live,
+            mask_1(o_m[:, None], k_pos[None, :]), scale, True, PAGE_SIZE, head_dim, D, PRECISION
+        )
+    row = i_s.to(tl.int64) * rows + (i_b * heads + i_h).to(tl.int64) * q_len + o_row
+    store_split(acc, row_max, row_sum, o_ptr, lse_ptr, row, inside, splits == 1, head_dim, D)
+
+
 Mask = Callable[[Tensor, Tensor], Tensor]
 # (query tile, number of key tiles) -> ranges of key tiles, each with its mask; None is FULL.
 RowRuns = Callable[[int, int], Sequence[tuple[range, Mask | None]]]
@@ -1165,6 +1403,74 @@ def backward_parts(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
+@dataclass(frozen=True)
+class PagedRows:
+    """The keys or values of one sequence in its pages: (1, heads, keys, head_dim), gathered where it is indexed.
+
+    It takes the three forms of index that the CPU road uses: [:, heads], [:, heads, keys] and [..., start:stop, :].
+    """
+
+    pages: Tensor
+    table: Tensor
+    heads: range
+    keys: range
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return 1, len(self.heads), len(self.keys), self.pages.shape[3]
+
+    def __getitem__(self, index: tuple[object, ...]) -> PagedRows | Tensor:
+        match index:
+            case (slice(), slice() as heads):
+                return replace(self, heads=self.heads[heads])
+            case (slice(), slice() as heads, slice() as keys):
+                return replace(self, heads=self.heads[heads], keys=self.keys[keys])
+            case (_, slice() as keys, slice()):
+                return self.gathered(self.keys[keys])
+        raise AssertionError(index)
+
+    def gathered(self, keys: range) -> Tensor:
+        """These keys side by side; no other page of the cache is touched."""
+        places = torch.arange(keys.start, keys.stop, keys.step)
+        size = self.pages.shape[2]
+        heads = slice(self.heads.start, self.heads.stop)
+        return self.pages[self.table[places // size].long(), heads, places % size].transpose(0, 1)[None]
+
+
+def forward_cached(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor,
+    page_table: Tensor | None,
+    *,
+    scale: float,
+    parts: Sequence[CpuPart],
+    block_m: int,
+    block_n: int,
+) -> tuple[Tensor, Tensor]:
+    """Output and natural log-sum-exp over a cache; the last query of a sequence stands on its last key."""
+    out = torch.zeros(q.shape, dtype=q.dtype)
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    for number, length in enumerate(lengths.tolist()):
+        one, key_heads, keys = slice(number, number + 1), range(k.shape[1]), range(length)
+        rows: Sequence[Any]
+        if page_table is None:
+            rows = [each[one, :, :length] for each in (k, v)]
+        else:
+            rows = [PagedRows(each, page_table[number], key_heads, keys) for each in (k, v)]
+        out[one], lse[one] = forward_parts(
+            q[one],
+            *rows,
+            scale=scale,
+            q_start=length - q.shape[2],
+            parts=parts,
+            block_m=block_m,
+            block_n=block_n,
+        )
+    return out, lse
+
+
 CPU_BLOCK_M, CPU_BLOCK_N = 128, 64
 
 
@@ -1379,11 +1685,6 @@ def on_hopper(tensor: Tensor) -> bool:
     return True
 
 
-def multiprocessors(device: torch.device) -> int:
-    """How many programs run at a time: one on each multiprocessor."""
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 def hopper_stages(block_n: int, width: int) -> int:
     """How many key tiles of K and of V there is room for; more than four are of no use."""
     return max(2, min(4, 32768 // (block_n * width)))
@@ -1475,6 +1776,145 @@ def launch_backward(
     return dq, dk, dv
 
 
+# Up to so many queries in each residue class every position is a program of its own.
+FEW_QUERIES = 16
+MOST_SPLITS, MOST_HEADS = 128, 64
+
+
+@dataclass(frozen=True)
+class DecodePart:
+    """A part's kernels over a cache, for few and for many queries, and how they are launched.
+
+    `arrays(ranks, device)` are what they read beside the tensors. `classes` are the residue classes that programs for
+    many queries divide, `head_kinds` numbers that are equal where heads read the same keys (empty: all do).
+    `most_tiles[n]`: about how many key tiles a position reads in a cache of 2**n; the last is for all longer ones.
+    """
+
+    few: Any
+    many: Any
+    arrays: Callable[[int, torch.device], tuple[Any, ...]]
+    block_m: int
+    block_n: int
+    step: int
+    classes: int
+    head_kinds: tuple[int, ...]
+    most_tiles: tuple[int, ...]
+    few_warps: int
+    few_stages: int
+    many_warps: int
+
+    def heads_together(self, heads: int, group: int) -> int:
+        """Query heads that one program takes: those that share a key head, where they read the same keys."""
+        kinds = self.head_kinds
+        same = not kinds or all(len(set(kinds[first : first + group])) == 1 for first in range(0, heads, group))
+        return max(size for size in range(1, MOST_HEADS + 1) if group % size == 0) if same else 1
+
+    def splits(self, programs: int, capacity: int, device: torch.device) -> int:
+        """Into how many programs the keys of each are split: two for each multiprocessor, if there are tiles."""
+        tiles = max(triton.cdiv(capacity, self.step * self.block_n), 1)
+        most = min(tiles, MOST_SPLITS)
+        if self.most_tiles:
+            most = min(most, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
+        return min(triton.cdiv(2 * multiprocessors(device), programs), most)
+
+
+DECODE_PARTS = (
+    DecodePart(
+        few=decode_kernel,
+        many=chunk_kernel,
+        arrays=lambda ranks, device: (),
+        block_m=64,
+        block_n=64,
+        step=1,
+        classes=1,
+        head_kinds=(),
+        most_tiles=(1, 2, 4, 8, 16, 17),
+        few_warps=4,
+        few_stages=3,
+        many_warps=4,
+    ),
+)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """The multiprocessors of a device; a few where Triton interprets."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+
+
+def launch_cached(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, page_table: Tensor | None, scale: float, q_start: int
+) -> tuple[Tensor, Tensor]:
+    """Attention over a cache: every split of every part to its own place, then one merge in a fixed order.
+
+    Nothing here depends on a number that is on the device: a captured graph may be replayed with other lengths and
+    other pages.
+    """
+    q, k, v = (each if each.stride(3) == 1 else each.contiguous() for each in (q, k, v))
+    batch, heads, q_len, head_dim = q.shape
+    group, rows = heads // k.shape[1], batch * heads * q_len
+    page_size = 0 if page_table is None else k.shape[2]
+    capacity = k.shape[2] if page_table is None else page_table.shape[1] * page_size
+    grids = []
+    for part in DECODE_PARTS:
+        many = q_len > FEW_QUERIES * part.step
+        share = 1 if many else part.heads_together(heads, group)
+        row_tiles = (triton.cdiv(q_len, part.step) + part.block_m - 2) // part.block_m + 1
+        programs = batch * heads // share * (part.classes * row_tiles if many else q_len)
+        grids.append((part, many, row_tiles if many else share, programs, part.splits(programs, capacity, q.device)))
+    splits = sum(each[-1] for each in grids)
+    split_out = torch.empty((splits, *q.shape), dtype=q.dtype if splits == 1 else torch.float32, device=q.device)
+    split_lse = torch.empty((splits, *q.shape[:3]), dtype=torch.float32, device=q.device)
+    if any(each[1] for each in grids):
+        # Many queries leave out rows before position 0, and those of classes without pairs.
+        split_out.zero_()
+        split_lse.fill_(float("-inf"))
+    width, first = triton.next_power_of_2(head_dim), 0
+    for part, many, size, programs, own in grids:
+        # A table that is made for a cache serves it until it has doubled.
+        ranks = triton.next_power_of_2(triton.cdiv(max(capacity, q_start + q_len), part.step))
+        stages = 2 if many else part.few_stages
+        sizes = {} if many else {"ROWS": max(16, triton.next_power_of_2(size))}
+        (part.many if many else part.few)[(programs * own,)](
+            *part.arrays(ranks, q.device),
+            q,
+            k,
+            v,
+            split_out[first:],
+            split_lse[first:],
+            lengths,
+            page_table,
+            scale * LOG2_E,
+            q_len,
+            capacity,
+            q_start,
+            k.shape[0],
+            heads,
+            group,
+            own,
+            rows,
+            0 if page_table is None else page_table.stride(0),
+            *q.stride()[:3],
+            *k.stride()[:3],
+            *v.stride()[:3],
+            size,
+            **sizes,
+            PAGE_SIZE=page_size,
+            head_dim=head_dim,
+            D=width,
+            PRECISION=precision(q),
+            num_warps=part.many_warps if many else part.few_warps,
+            # A page's number is fetched as many turns before its keys as these are before their use.
+            num_stages=stages if page_size == 0 else 2 * stages - 1,
+        )
+        first += own
+    if splits == 1:
+        return split_out[0], split_lse[0]
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+    combine_kernel[(rows,)](split_out, split_lse, out, lse, splits, rows, head_dim=head_dim, D=width)
+    return out, lse
+
+
 CAUSAL = True
 HEADS = None
 HEAD_DIM = 128
@@ -1490,8 +1930,10 @@ class InputError(ValueError):
         self.code = code
 
 
-def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: int | None) -> None:
-    """Raise InputError unless this module can answer the call."""
+def check_inputs(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: int | None, paged: bool = False
+) -> None:
+    """Raise InputError unless this module can answer the call; pages are no sequences of the batch."""
     for name, each in (("q", q), ("k", k), ("v", v)):
         if not isinstance(each, Tensor):
             raise InputError(
@@ -1510,7 +1952,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_start: 
             "(batch, heads, length, dim) each",
             "unsqueeze(0) for a missing batch, unflatten and transpose for heads inside the last dimension",
         )
-    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+    if k.shape != v.shape or (q.shape[0] != k.shape[0] and not paged) or q.shape[3] != k.shape[3]:
         raise InputError(
             "ShapeMismatch",
             "q, k and v do not fit",
@@ -1625,11 +2067,13 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_0c034dde37e6"), mutates_args=())
+@torch.library.custom_op(unused("attention_995c9538d166"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
     if on_gpu_road(q):
+        if q.shape[2] <= FEW_QUERIES:
+            return launch_cached(q, k, v, None, None, scale, q_start)
         return launch_forward(q, k, v, scale, q_start)
     return forward_parts(
         q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
@@ -1642,7 +2086,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_0c034dde37e6"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_995c9538d166"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1742,53 +2186,6 @@ class TransformedBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *d_gradients):
         raise RuntimeError("attention over a pattern has no second derivative")
-
-
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    scale: float | None = None,
-    q_start: int | None = None,
-    return_lse: bool = False,
-    cu_seqlens: Tensor | None = None,
-    document_ids: Tensor | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Softmax attention over the pairs of PATTERN.
-
-    Shapes
-        q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
-        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
-        Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
-        cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
-    Units
-        Query row i stands at position q_start + i; by default the last query sits on the last key. scale defaults
-        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
-        inputs are cast, as those of scaled_dot_product_attention are. Positions count from 0 in each document, and no
-        pair crosses one; a row of no document has no key.
-    Cost
-        Time and memory in proportion to the tiles that hold a live pair; no mask, no table.
-    Raises
-        InputError: shapes, types, devices or positions that do not fit.
-    """
-    q, k, v = autocast(q), autocast(k), autocast(v)
-    check_inputs(q, k, v, scale, q_start)
-    by_id = cu_seqlens is None
-    documents = document_ids if by_id else cu_seqlens
-    if documents is not None:
-        check_documents(q, k, q_start, documents, by_id, document_ids)
-    start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
-    factor = q.shape[-1] ** -0.5 if scale is None else scale
-    if factor < 0:
-        # The kernels take the maximum of unscaled scores.
-        q, factor = -q, -factor
-    if documents is not None:
-        out, lse = packed_attention(q, k, v, factor, documents, by_id)
-        return (out, lse) if return_lse else out
-    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-    out, lse = (Transformed.apply if transformed else attention_op)(q, k, v, factor, start)
-    return (out, lse) if return_lse else out
 
 
 def check_documents(
@@ -1898,7 +2295,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_0c034dde37e6"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_995c9538d166"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -1927,7 +2324,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_0c034dde37e6"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_995c9538d166"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -1952,7 +2349,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_0c034dde37e6"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_995c9538d166"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2025,6 +2422,239 @@ def packed_attention(
     return tuple(each[0].unflatten(1, documents.shape).transpose(0, 1) for each in (out, lse))
 
 
+def check_cache(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_seqlens: Tensor | None,
+    page_table: Tensor | None,
+    q_start: int | None,
+    packed: bool,
+) -> None:
+    """Raise InputError unless the lengths and the pages fit the call; values on the device are not looked at."""
+    if cache_seqlens is None:
+        raise InputError(
+            "MissingArgument",
+            "a page table does not tell how many keys are in use",
+            "page_table without cache_seqlens",
+            "cache_seqlens: (batch,) int32, keys in use of each sequence, the new ones included",
+            "cache_seqlens=torch.full((batch,), length, dtype=torch.int32, device=q.device)",
+        )
+    if q_start is not None:
+        raise InputError(
+            "WrongValue",
+            "q_start and cache_seqlens both say where the queries stand",
+            f"q_start = {q_start}",
+            "one of them: with cache_seqlens the last query of each sequence sits on its last key",
+            "q_start=None",
+        )
+    if packed:
+        raise InputError(
+            "WrongValue",
+            "packed documents have no cache",
+            "cache_seqlens, and cu_seqlens or document_ids",
+            "one of the two: each sequence of a cache is a row of the batch",
+            "a call without cu_seqlens and document_ids",
+        )
+    batch, q_len = q.shape[0], q.shape[2]
+    tables = {"cache_seqlens": (cache_seqlens, 1, "(batch,)"), "page_table": (page_table, 2, "(batch, pages)")}
+    for name, (table, dims, shape) in tables.items():
+        if table is None:
+            continue
+        if not isinstance(table, Tensor) or table.dtype != torch.int32:
+            kind = table.dtype if isinstance(table, Tensor) else type(table).__name__
+            raise InputError(
+                "DtypeMismatch",
+                f"{name} is no int32 tensor",
+                f"{name} of {kind}",
+                f"{name}: {shape} int32",
+                f"torch.as_tensor({name}, dtype=torch.int32, device=q.device)",
+            )
+        if table.dim() != dims or table.shape[0] != batch:
+            raise InputError(
+                "ShapeMismatch",
+                f"{name} does not fit the queries",
+                f"{name} {tuple(table.shape)}, q {tuple(q.shape)}",
+                f"{name}: {shape} with batch = {batch}",
+                f"one entry of {name} for each sequence of q",
+            )
+        if table.device != q.device:
+            raise InputError(
+                "DeviceMismatch",
+                f"{name} is on another device than q",
+                f"{name} on {table.device}, q on {q.device}",
+                "one device",
+                f"{name}.to(q.device)",
+            )
+    if any(each.stride(3) != 1 for each in (k, v)):
+        raise InputError(
+            "LayoutMismatch",
+            "the head dimension of the cache is not contiguous",
+            f"strides k {k.stride()}, v {v.stride()}",
+            "stride 1 in the last dimension; the others are free, a cache is never copied",
+            "a cache allocated with head_dim last, seen through transpose(1, 2)",
+        )
+    capacity = k.shape[2] if page_table is None else page_table.shape[1] * k.shape[2]
+    if q_len > capacity:
+        raise InputError(
+            "CacheTooShort" if page_table is None else "PageTableTooSmall",
+            "the cache cannot hold the new tokens",
+            f"q_len = {q_len}, room for {capacity} keys",
+            "room for the new keys, which stand in the cache before the call",
+            "k and v of more rows" if page_table is None else "a page_table of more columns",
+        )
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise InputError(
+            "NoGradient",
+            "attention over a cache has no gradient",
+            "q, k or v asks for one",
+            "inference: torch.no_grad(), or tensors that need no gradient",
+            "without cache_seqlens and page_table for training",
+        )
+
+
+def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | None) -> None:
+    """On the CPU, where looking costs nothing: lengths and pages that lead out of the cache."""
+    capacity = k.shape[2] if page_table is None else page_table.shape[1] * k.shape[2]
+    longest, shortest = int(cache_seqlens.max()), int(cache_seqlens.min())
+    if longest > capacity or shortest < 0:
+        raise InputError(
+            "CacheTooShort" if page_table is None else "PageTableTooSmall",
+            "a sequence is longer than the cache" if longest > capacity else "a sequence has a negative length",
+            f"cache_seqlens from {shortest} to {longest}, room for {capacity} keys",
+            f"0 <= cache_seqlens <= {capacity}",
+            "a larger cache, or cache_seqlens of the keys that are in it",
+        )
+    if page_table is None:
+        return
+    used = torch.arange(page_table.shape[1])[None, :] * k.shape[2] < cache_seqlens[:, None]
+    named = page_table[used]
+    if len(named) and not 0 <= int(named.min()) <= int(named.max()) < k.shape[0]:
+        raise InputError(
+            "OutOfRange",
+            "page_table names a page that is not there",
+            f"pages from {int(named.min())} to {int(named.max())}",
+            f"0 <= page < {k.shape[0]} for the pages in use; the others may be anything",
+            "a page for every page_size keys of cache_seqlens",
+        )
+
+
+@torch.library.custom_op(unused("cached_attention_995c9538d166"), mutates_args=())
+def cached_attention_op(
+    q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    if q.numel() == 0 or k.numel() == 0 or (page_table is not None and page_table.numel() == 0):
+        return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), dtype=wide, device=q.device)
+    if not q.is_cuda:
+        check_cache_values(k, cache_seqlens, page_table)
+    if on_gpu_road(q):
+        table = page_table if page_table is None or page_table.stride(1) == 1 else page_table.contiguous()
+        return launch_cached(q, k, v, cache_seqlens.contiguous(), table, scale, 0)
+    sizes = {"block_m": CPU_BLOCK_M, "block_n": CPU_BLOCK_N}
+    return forward_cached(q, k, v, cache_seqlens, page_table, scale=scale, parts=CPU_PARTS, **sizes)
+
+
+@cached_attention_op.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+
+
+@cached_attention_op.register_vmap
+def _(info, in_dims, *inputs):
+    raise NotImplementedError("attention over a cache has no vmap: batches of sequences are its first dimension")
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    q_start: int | None = None,
+    return_lse: bool = False,
+    cu_seqlens: Tensor | None = None,
+    document_ids: Tensor | None = None,
+    cache_seqlens: Tensor | None = None,
+    page_table: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax attention over the pairs of PATTERN.
+
+    The same inputs give the same bits each time, gradients too: no sum waits for who comes first. There is no other
+    mode, and torch.use_deterministic_algorithms changes nothing.
+
+    Shapes
+        q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
+        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+        Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
+        cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
+        cache_seqlens (batch,) int32: keys in use of each sequence, the new ones included; k and v are then a cache
+        with room for k_len. page_table (batch, pages) int32: k and v are (pages, key_heads, page_size, head_dim).
+    Units
+        Query row i stands at position q_start + i; by default the last query sits on the last key, with
+        cache_seqlens on the last key in use. A length or a page number that leads out of the cache is an error on
+        the CPU; on a GPU it is not looked at, and counts as the nearest one inside. scale defaults
+        to head_dim ** -0.5. A row with no key gives 0, log-sum-exp -inf and zero gradients. Under torch.autocast the
+        inputs are cast, as those of scaled_dot_product_attention are. Positions count from 0 in each document, and no
+        pair crosses one; a row of no document has no key.
+    Cost
+        Time and memory in proportion to the tiles that hold a live pair; no mask, no table. Calls of at most
+        FEW_QUERIES queries, and all over a cache, run kernels that split the keys and load only live ones.
+    Raises
+        InputError: shapes, types, devices or positions that do not fit.
+    """
+    q, k, v = autocast(q), autocast(k), autocast(v)
+    check_inputs(q, k, v, scale, q_start, page_table is not None)
+    by_id = cu_seqlens is None
+    documents = document_ids if by_id else cu_seqlens
+    cached = cache_seqlens is not None or page_table is not None
+    if cached:
+        check_cache(q, k, v, cache_seqlens, page_table, q_start, documents is not None)
+    if documents is not None:
+        check_documents(q, k, q_start, documents, by_id, document_ids)
+    start = k.shape[-2] - q.shape[-2] if q_start is None else q_start
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    if factor < 0:
+        # The kernels take the maximum of unscaled scores.
+        q, factor = -q, -factor
+    if factor == 0:
+        # Nor may a dead score, -inf, meet a factor of 0.
+        q, factor = q * 0, 1.0
+    if documents is not None:
+        out, lse = packed_attention(q, k, v, factor, documents, by_id)
+        return (out, lse) if return_lse else out
+    if cached:
+        out, lse = cached_attention_op(q, k, v, cache_seqlens, page_table, factor)
+        return (out, lse) if return_lse else out
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    out, lse = (Transformed.apply if transformed else attention_op)(q, k, v, factor, start)
+    return (out, lse) if return_lse else out
+
+
+def check_cached(device: str, dtype: torch.dtype, heads: int) -> None:
+    """Compare two sequences in pages with dense attention over each; what is not in use is NaN."""
+    lengths, size, columns = (77, 5), 16, 5
+    q = torch.randn(2, heads, 3, 64, device=device, dtype=dtype)
+    k, v = (torch.randn(2, heads, size * columns, 64, device=device, dtype=dtype) for _ in range(2))
+    for number, length in enumerate(lengths):
+        k[number, :, length:] = v[number, :, length:] = float("nan")
+    k_pages, v_pages = (each.unflatten(2, (columns, size)).transpose(1, 2).flatten(0, 1) for each in (k, v))
+    tables = torch.arange(2 * columns, dtype=torch.int32, device=device).view(2, columns)
+    seqlens = torch.tensor(lengths, dtype=torch.int32, device=device)
+    got = attention(q, k_pages, v_pages, cache_seqlens=seqlens, page_table=tables)
+    for number, length in enumerate(lengths):
+        own = slice(number, number + 1)
+        mask = dense_mask(3, length, heads).to(device)
+        want = dense_attention(q[own].double(), k[own, :, :length].double(), v[own, :, :length].double(), mask)
+        error = ((want - got[own].double()).norm() / want.norm().clamp_min(1e-6)).item()
+        if not error < (1e-4 if dtype == torch.float32 else 2e-2):
+            raise AssertionError(f"a cache of {length} keys: relative error {error:.1e}")
+    print(f"pages of {size}, {lengths[0]} and {lengths[1]} keys: ok on {device}, {dtype}")
+
+
 def dense_mask(q_len: int, k_len: int, heads: int) -> Tensor:
     """The pattern as a boolean matrix of each head, read off the CPU schedule tile by tile."""
     mask = torch.zeros(heads, q_len, k_len, dtype=torch.bool)
@@ -2050,7 +2680,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Compare output and gradients with dense attention in float64, on three shapes; raise where they differ."""
+    """Compare output and gradients with dense attention in float64, on three shapes and a cache; raise on a miss."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = DTYPES[0] if device == "cuda" or INTERPRETED else torch.float32
     heads = HEADS or 4
@@ -2071,6 +2701,7 @@ def main() -> None:
             if not error < (1e-4 if dtype == torch.float32 else 2e-2):
                 raise AssertionError(f"{name} of {q_len} x {k_len}: relative error {error:.1e}")
         print(f"{q_len:5} queries, {k_len:5} keys, head_dim {head_dim}: ok on {device}, {dtype}")
+    check_cached(device, dtype, heads)
 
 
 if __name__ == "__main__":
