@@ -19,6 +19,7 @@ error of five lines, 130 ended by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ COMMANDS = (check, verify, prove, flow, liveness, synth, build, tune, explain, p
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Proofs make millions of small tuples and no cycles: looking for those as often as usual takes a sixth of the time.
+    gc.set_threshold(100_000, 50, 50)
     try:
         options, unknown = _parser().parse_known_args(words)
         if unknown:
