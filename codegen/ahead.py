@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +15,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
+
+from sparsedsl.codegen.build import imported
 
 # Enough queries and keys for every kernel of a module to have a tile, in every residue class too.
 LENGTH = 4096
@@ -37,7 +37,7 @@ def compile_into(folder: Path, wanted: Ahead, file: Path) -> None:
     Raises
         What Triton raises where a kernel can't be compiled.
     """
-    module = _imported(file)
+    module = imported(f"sparsedsl_ahead_{file.stem}", file)
     folder.mkdir(exist_ok=True)
     with cached_in(folder):
         compiled_ahead(module, wanted.arch, dtype=wanted.dtype, head_dim=wanted.head_dim)
@@ -121,17 +121,3 @@ def cached_in(folder: Path) -> Iterator[None]:
         metadata = json.loads(described.read_text("utf-8")) | {"extern_libs": []}
         described.write_text(json.dumps(metadata), "utf-8")
         group.write_text(json.dumps({"child_paths": {name: name for name in kept}}), "utf-8")
-
-
-def _imported(file: Path) -> ModuleType:
-    """The module in a file, under a name of its own for as long as its import takes."""
-    spec = spec_from_file_location(f"sparsedsl_ahead_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[spec.name]
-    return module

@@ -317,6 +317,11 @@ def load(source: str) -> ModuleType:
         with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as part:
             part.write(source)
         os.replace(part.name, path)
+    return imported(name, path)
+
+
+def imported(name: str, path: Path) -> ModuleType:
+    """The module in a file, under this name."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
