@@ -78,7 +78,7 @@ CHECKS = (
     Check("head dim 64, fp16", sd.sliding(1024), 5003, 5003, head_dim=64, dtype=FP16),
     Check("head dim 96", sd.sliding(1024), 5003, 5003, head_dim=96),
     Check("head dim 256", power_attention(), 4099, 4099, head_dim=256),
-    Check("one query", sd.sliding(1024), 1, 3001),
+    Check("17 queries", sd.sliding(1024), 17, 3001),
 )
 
 
