@@ -1,6 +1,6 @@
-"""The hopper backend's forward kernels: checked against the plain ones, then timed beside them and their peers.
+"""The hopper backend's kernels: checked against the plain ones, then timed beside them and their peers.
 
-    python -m benchmarks.hopper                    # on one H100 or H200, in about four minutes
+    python -m benchmarks.hopper                    # on one H100 or H200, in about five minutes
     python -m benchmarks.hopper --only-checks
 
 Every check runs in a process of its own with a time limit, so that a kernel that hangs is a failed check and no more:
@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from time import perf_counter
 
@@ -29,7 +28,7 @@ from torch import Tensor
 
 import sparsedsl as sd
 from benchmarks import peers
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, DENSE, Case
 from benchmarks.measure import Settings
 from benchmarks.oracle import relative_distance
 from benchmarks.timing import samples
@@ -42,6 +41,7 @@ BF16, FP16 = torch.bfloat16, torch.float16
 # A process's time limit, most of it for compilation; how many run at a time; how often a kernel is launched again.
 LIMIT_S, AT_ONCE, AGAIN = 120, 6, 50
 FARTHEST, FARTHEST_LSE = 5e-3, 1e-3
+TIMED, DIRECTIONS = (*CASES, DENSE), ("forward", "backward")
 SETTINGS = Settings("cuda", (32768, 131072), 16, 128, BF16, rounds=8)
 
 
@@ -57,12 +57,12 @@ class Check:
     key_heads: int = 4
     head_dim: int = 128
     dtype: torch.dtype = BF16
-    gradients: bool = False
+    gradients: bool = True
 
 
 HEADS = sd.per_head([sd.sliding(512), sd.sliding(2048), sd.power(), sd.sink(64) & sd.causal()])
 CHECKS = (
-    Check("sliding", sd.sliding(1024), 8192, 8192, gradients=True),
+    Check("sliding", sd.sliding(1024), 8192, 8192),
     Check("sliding, ragged", sd.sliding(1024), 5003, 5003, key_heads=1),
     Check("power 256", power_attention(), 8192, 8192),
     Check("power 128, few queries", power_attention(block=128, window=4), 333, 9001, key_heads=2),
@@ -92,13 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_check(CHECKS[options.check])
     if options.warm is not None:
         for length in SETTINGS.lengths:
-            for call in calls_of(CASES[options.warm], length).values():
-                call()
+            for direction in DIRECTIONS:
+                for call in calls_of(TIMED[options.warm], length, direction).values():
+                    call()
         return 0
     start = perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         # Beside the checks, the compilers' caches are filled for what is timed. What fails there fails again below.
-        warm = [] if options.only_checks else [pool.submit(outcome, "--warm", place) for place in range(len(CASES))]
+        warm = [] if options.only_checks else [pool.submit(outcome, "--warm", place) for place in range(len(TIMED))]
         complaints = [text for text in pool.map(complaint, range(len(CHECKS))) if text]
         statuses = [each.result() is None for each in warm]
     say(f"compiled ahead: {sum(statuses)} of {len(statuses)} cases")
@@ -169,58 +170,74 @@ def poison(like: Tensor) -> None:
 
 
 def gradient_distances(special: CompiledAttention, plain: CompiledAttention, tensors: list[Tensor]) -> Iterator[float]:
-    """How far dq, dk and dv of the two are apart."""
-    found = []
-    for attention in (special, plain):
-        leaves = [each.detach().requires_grad_() for each in tensors]
-        found.append(torch.autograd.grad(attention(*leaves).float().sin().sum(), leaves))
-    for ours, theirs in zip(*found, strict=True):
-        yield relative_distance(ours, theirs)
+    """How far dq, dk and dv of the two are apart, at each of many launches; dk and dv repeat to the bit."""
+    leaves = [each.detach().requires_grad_() for each in tensors]
+    outputs = [attention(*leaves).float().sin().sum() for attention in (plain, special)]
+    want = torch.autograd.grad(outputs[0], leaves)
+    first = None
+    for _ in range(AGAIN):
+        poison(want[0].float())
+        found = torch.autograd.grad(outputs[1], leaves, retain_graph=True)
+        first = first or found
+        yield from (relative_distance(ours, theirs) for ours, theirs in zip(found, want, strict=True))
+        if not all(torch.equal(a, b) for a, b in zip(first[1:], found[1:], strict=True)):
+            say("other bits of dk or dv at another launch")
+            yield float("inf")
 
 
 def codes_of(attention: CompiledAttention) -> Iterator[tuple[str, MachineCode]]:
     """The machine code of the kernels for Hopper that ran."""
     for module in attention._modules.values():
         for name, kernel in vars(module).items():
-            if name.startswith("hopper_kernel"):
+            if name.startswith(("hopper_kernel", "hopper_gradients_kernel")):
                 for cache in kernel.device_caches.values():
                     for compiled in cache[0].values():
                         yield name, machine_code(compiled.asm["cubin"])
 
 
-def calls_of(case: Case, length: int) -> dict[str, Callable[[], object]]:
+def calls_of(case: Case, length: int, direction: str) -> dict[str, Callable[[], object]]:
     """Who is timed on a case, ready to call."""
     torch._dynamo.reset()  # its limit of recompilations counts over all cases
     inputs = SETTINGS.inputs(length)
-    attentions: dict[str, peers.Attention] = {
-        "hopper": sd.compile(case.pattern, backend="hopper"),
-        "plain": sd.compile(case.pattern),
-        "flex": peers.flex(case, length).attention,
-    }
-    return {name: partial(attention, inputs.q, inputs.k, inputs.v) for name, attention in attentions.items()}
+    found = [
+        peers.Peer("hopper", sd.compile(case.pattern, backend="hopper")),
+        peers.Peer("plain", sd.compile(case.pattern)),
+        # Over all pairs FlexAttention takes a good part of a second.
+        *([peers.flex(case, length)] if case is not DENSE else []),
+    ]
+    return {peer.name: peer.forward(inputs) if direction == "forward" else peer.backward(inputs) for peer in found}
 
 
 def times() -> Iterator[str]:
-    """A line for each case and length, under two lines of head."""
-    yield "| case | tokens | hopper | plain | FlexAttention | cuDNN, dense causal | plain / hopper | Flex / hopper |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for length in SETTINGS.lengths:
-        inputs = SETTINGS.inputs(length)
-        cudnn = partial(peers.dense_causal(peers.CUDNN).attention, inputs.q, inputs.k, inputs.v)
-        dense = median(timed({"dense": cudnn})["dense"])
-        for case in CASES:
-            found = {name: median(each) for name, each in timed(calls_of(case, length)).items()}
-            work = 4 * SETTINGS.head_dim * SETTINGS.heads * live_pairs(case.pattern, length)
-            shown = " | ".join(f"{ms:.3f} ({work / ms / 1e9:.0f})" for ms in found.values())
-            ratios = f"{found['plain'] / found['hopper']:.2f} | {found['flex'] / found['hopper']:.2f}"
-            yield f"| {case.name} | {length} | {shown} | {dense:.2f} | {ratios} |"
+    """A table for each direction: a line for each case and length."""
+    for direction in DIRECTIONS:
+        yield f"\n| {direction} | tokens | hopper | plain | FlexAttention | cuDNN, dense causal | plain / hopper | Flex / hopper |"
+        yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+        for length in SETTINGS.lengths:
+            dense = peers.dense_causal(peers.CUDNN)
+            inputs = SETTINGS.inputs(length)
+            call = dense.forward(inputs) if direction == "forward" else dense.backward(inputs)
+            dense_ms = timed({"dense": call}, direction)["dense"]
+            for case in TIMED:
+                found = timed(calls_of(case, length, direction), direction)
+                work = 4 * SETTINGS.head_dim * SETTINGS.heads * live_pairs(case.pattern, length)
+                if direction == "backward":
+                    work = work * 5 // 2
+                shown = [f"{ms:.3f} ({work / ms / 1e9:.0f})" for ms in found.values()]
+                ratios = [f"{ms / found['hopper']:.2f}" for name, ms in found.items() if name != "hopper"]
+                cells = [case.name, length, *_three(shown), f"{dense_ms:.2f}", *_three(ratios)[:2]]
+                yield f"| {' | '.join(map(str, cells))} |"
     yield f"{torch.cuda.get_device_name()}; torch {torch.__version__}, triton {triton.__version__}"
 
 
-def timed(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Samples in milliseconds, without gradients."""
-    with torch.no_grad():
-        return samples(calls, rounds=SETTINGS.rounds, cuda=True)
+def _three(cells: list[str]) -> list[str]:
+    return [*cells, *["-"] * 3][:3]
+
+
+def timed(calls: dict[str, Callable[[], object]], direction: str) -> dict[str, float]:
+    """Medians in milliseconds."""
+    with torch.set_grad_enabled(direction == "backward"):
+        return {name: median(ms) for name, ms in samples(calls, rounds=SETTINGS.rounds, cuda=True).items()}
 
 
 def say(text: str) -> None:
@@ -232,7 +249,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hopper")
     parser.add_argument("--only-checks", action="store_true", help="time nothing")
     parser.add_argument("--check", type=int, choices=range(len(CHECKS)), help=argparse.SUPPRESS)
-    parser.add_argument("--warm", type=int, choices=range(len(CASES)), help=argparse.SUPPRESS)
+    parser.add_argument("--warm", type=int, choices=range(len(TIMED)), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 

@@ -14,6 +14,7 @@ from sparsedsl.codegen import (
     decode_launch,
     decode_text,
     forward_text,
+    hopper_backward_text,
     hopper_text,
     host,
     launch_text,
@@ -24,6 +25,7 @@ from sparsedsl.codegen import (
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
+from sparsedsl.codegen.hopper_backward import hopper_backward_shared
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import looks_ahead, part_source
 from sparsedsl.codegen.part_text import top_holes
@@ -63,7 +65,11 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables, ragged_keys=ahead, hopper=hopper)
         for number, part in enumerate(parts)
     ]
-    code = "".join(each.kernels + each.hopper_kernels + each.decode.kernels for each in found)
+    backward = [each.hopper_backward for each in found if each.hopper_backward is not None]
+    if len(backward) < len(found):
+        backward = []
+    hopper_kernels = "".join([*(each.hopper_kernels for each in found), *(each.kernels() for each in backward)])
+    code = "".join(each.kernels + each.decode.kernels for each in found) + hopper_kernels
     cpu_parts = "".join(f"    {each.cpu_part},\n" for each in found)
     mask_source = masks.source()
     holes = {
@@ -79,7 +85,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         "decode_parts": "".join(each.decode.entry for each in found),
         "constants": constants.source(),
         "predicates": tables.source(),
-        **top_holes(parts, hopper=hopper),
+        **top_holes(parts, hopper=hopper, hopper_backward=bool(backward)),
     }
     everything = "".join([code, mask_source, holes["cpu_runs"]])
     in_classes = any(part.step > 1 for part in parts)
@@ -99,8 +105,9 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         forward_text.MERGE if len(parts) > 1 else "",
         *(each.kernels for each in found),
         hopper_text.SHARED if hopper else "",
+        hopper_backward_text.SHARED if backward else "",
         hopper_text.LISTS if "hopper_listed_below(" in code else "",
-        *(each.hopper_kernels for each in found),
+        hopper_kernels,
         decode_text.SHARED,
         *(each.decode.kernels for each in found),
         embedded("executor.py"),
@@ -114,6 +121,8 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         *(each.launches for each in found),
         *(hopper_launches(parts) if hopper else ()),
         *(each.hopper_launch for each in found),
+        hopper_backward_shared() if backward else "",
+        *(each.launch() for each in backward),
         launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,
         decode_launch.TABLE if with_tables else "",
         decode_launch.LAUNCH,

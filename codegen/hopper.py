@@ -65,17 +65,17 @@ class HopperText:
     def kernels(self) -> str:
         """The kernel and the functions it calls."""
         holes = self.text.holes() | self._holes()
-        texts = [_filled(each, holes) for each in self.walks]
+        texts = [filled_text(each, holes) for each in self.walks]
         if self.masks:
-            texts.append(_filled(hopper_text.KEEP, holes))
-        texts.append(_filled(hopper_text.KERNEL, holes))
+            texts.append(filled_text(hopper_text.KEEP, holes))
+        texts.append(filled_text(hopper_text.KERNEL, holes))
         whole = _placed("".join(texts), bool(self.text.class_of_head))
         return "\n".join(piece for line in whole.splitlines() for piece in broken(line)) + "\n"
 
     def launch(self) -> str:
         """The Python function that launches it."""
         text = hopper_text.LAUNCH_IN_CLASSES if self.text.in_classes else hopper_text.LAUNCH
-        return _filled(text, self.text.holes() | self._holes())
+        return filled_text(text, self.text.holes() | self._holes())
 
     def _found_loops(self, masks: Masks) -> list[Loop]:
         """FULL tiles of all kinds first, as one loop; then each masked section of each kind."""
@@ -120,10 +120,10 @@ class HopperText:
         what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
         holes = {
             "s": f"{self.text.suffix}_{number}",
-            "what": _short(f"{what}: {describe(section, 'i')}."),
-            "count_lines": _indented(_used(home, lines), 4),
+            "what": shortened(f"{what}: {describe(section, 'i')}."),
+            "count_lines": indented(used_lines(home, lines), 4),
             "count": " + ".join(counts),
-            "tile_lines": _indented(_used(home, [*without_last, *tile]), 4),
+            "tile_lines": indented(used_lines(home, [*without_last, *tile]), 4),
             "constants": "${constants}",
         }
         text = Template(hopper_text.WALK).substitute(holes)
@@ -141,18 +141,18 @@ class HopperText:
             "constants": constants,
             "constants_first": "constants, " if self.look_up else "",
             "constants_given": "            constants_on(q.device),\n" if self.look_up else "",
-            "masks": _masks_text(self.masks),
+            "masks": masks_text(self.masks),
             "step_mask": self._mask_text("MASK", 4, "if MASK >= 0:") if self.masks else "",
             "first_mask": "" if first.mask is None else self._first_mask(first),
-            "work": _indented(self._work_lines(), 8),
-            "bring_work": _indented([*self._work_lines(), "i_g = i_h // group"], 8),
+            "work": indented(self._work_lines(), 8),
+            "bring_work": indented([*self._work_lines(), "i_g = i_h // group"], 8),
             "kind": f"        kind = {kind_source(self.text.part)}\n" if len(self.programs) > 1 else "",
             "open": "        if (i_c >= 0) & (i_c < classes):\n" if bound else "",
-            "counts": _indented(self._by_kind("first", "0", first, self._count), 12),
-            "first_tile": _indented(self._first_tile(first), 12),
-            "bring_loops": _indented(self._loop_lines(self._bring_body), 12),
+            "counts": indented(self._by_kind("first", "0", first, self._count), 12),
+            "first_tile": indented(self._first_tile(first), 12),
+            "bring_loops": indented(self._loop_lines(self._bring_body), 12),
             "last_columns": ", ".join(_given(self._columns_before(None))),
-            "attend_loops": _indented(self._loop_lines(self._attend_body), 12),
+            "attend_loops": indented(self._loop_lines(self._attend_body), 12),
             "class_given": scalars,
             "one": "1, " if self.text.in_classes else "",
             "merge_lse": _MERGE_LSE if self.text.number else "",
@@ -222,7 +222,7 @@ class HopperText:
         return ["if first > 0:", *(f"    {line}" for line in lines)]
 
     def _first_mask(self, first: Loop) -> str:
-        lines = _indented(["j = key_tiles + 1", *self._first_tile(first)], 12) + "\n"
+        lines = indented(["j = key_tiles + 1", *self._first_tile(first)], 12) + "\n"
         return lines + self._mask_text(str(first.mask), 12, "")
 
     def _mask_text(self, mask: str, indent: int, condition: str) -> str:
@@ -238,7 +238,7 @@ class HopperText:
         if condition:
             layout = "S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])"
             lines = [condition, *(f"    {line}" for line in (layout, *lines))]
-        return _indented(lines, indent) + "\n"
+        return indented(lines, indent) + "\n"
 
     def _loop_lines(self, body: Callable[[Loop], list[str]]) -> list[str]:
         lines: list[str] = []
@@ -339,7 +339,8 @@ def _given(columns: dict[str, str]) -> list[str]:
     return [value if value.isdecimal() else name for name, value in columns.items()]
 
 
-def _masks_text(masks: Sequence[str]) -> str:
+def masks_text(masks: Sequence[str]) -> str:
+    """The masks of a part, each under its number."""
     lines = []
     for number, source in enumerate(masks):
         lines += [f"    {'if' if number == 0 else 'elif'} MASK == {number}:", f"        keep = {source}"]
@@ -348,7 +349,7 @@ def _masks_text(masks: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _used(lines: Sequence[str], following: Sequence[str]) -> list[str]:
+def used_lines(lines: Sequence[str], following: Sequence[str]) -> list[str]:
     """All lines, less those of the first that assign what none after them reads."""
     kept = list(following)
     for line in reversed(lines):
@@ -357,11 +358,13 @@ def _used(lines: Sequence[str], following: Sequence[str]) -> list[str]:
     return kept
 
 
-def _indented(lines: Sequence[str], indent: int) -> str:
+def indented(lines: Sequence[str], indent: int) -> str:
+    """Lines as one text, moved to the right."""
     return "\n".join(" " * indent + line for line in lines)
 
 
-def _filled(text: str, holes: dict[str, str]) -> str:
+def filled_text(text: str, holes: dict[str, str]) -> str:
+    """The text with its holes filled; there may be more than it needs."""
     return Template(text).substitute(holes)
 
 
@@ -374,7 +377,7 @@ def _placed(text: str, conditional: bool) -> str:
     return re.sub(r"(?ms)^ *#<\n(.*?)^ *#>\n", block, text)
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
     """A docstring's line, cut where it is long."""
     text = text.replace("\\", "\\\\")
     return text if len(text) <= 60 else f"{text[:56]} ..."

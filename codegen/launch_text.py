@@ -347,8 +347,7 @@ def launch_backward(
     new = torch.zeros if packed else torch.empty
     dk, dv = (new(each.shape, dtype=each.dtype, device=each.device) for each in (k, v))
     d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
-    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start, cu_seqlens)
-    return dq, dk, dv
+${backward_part}    return dq, dk, dv
 """
 
 PARTS = '''

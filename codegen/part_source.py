@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sparsedsl.codegen import backward_text, forward_text, launch_text
 from sparsedsl.codegen.decode_source import DecodeSource, decode_source
 from sparsedsl.codegen.hopper import HopperText
+from sparsedsl.codegen.hopper_backward import TILES, WIDTH, HopperBackwardText
 from sparsedsl.codegen.hopper_choice import hopper_programs, hopper_tiles
 from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, Walker
 from sparsedsl.codegen.part_text import PartText
@@ -36,10 +37,12 @@ class PartSource:
     # The kernels, of forward, dq and dkdv, that look numbers up in the module's constants.
     look_up: tuple[str, ...]
     decode: DecodeSource
-    # The forward kernel of the hopper backend and its launch, where that was asked for.
+    # The kernels of the hopper backend and their launches, where that was asked for.
     hopper_tiles: Tiles | None = None
     hopper_kernels: str = ""
     hopper_launch: str = ""
+    # None where only a table tells the tiles of its size.
+    hopper_backward: HopperBackwardText | None = None
 
 
 def looks_ahead(parts: Sequence[Part], tiling: Tiling) -> bool:
@@ -93,7 +96,19 @@ def part_source(
         return found
     tiles = hopper_tiles(part, tiling)
     special = HopperText(text, hopper_programs(part, tiles), masks, tiles, walker.ragged_keys)
-    return replace(found, hopper_tiles=tiles, hopper_kernels=special.kernels(), hopper_launch=special.launch())
+    return replace(
+        found,
+        hopper_tiles=tiles,
+        hopper_kernels=special.kernels(),
+        hopper_launch=special.launch(),
+        hopper_backward=_hopper_backward(text, masks) if tiling.head_dim <= WIDTH else None,
+    )
+
+
+def _hopper_backward(text: PartText, masks: Masks) -> HopperBackwardText | None:
+    programs = [program_of(kind, TILES) for kind in text.part.kinds]
+    loops = [each for each in programs if isinstance(each, LoopProgram)]
+    return HopperBackwardText(text, loops, masks, _early_tiles(loops)) if loops == programs else None
 
 
 def low_or_tall(part: Part, tiling: Tiling) -> Tiling:
@@ -156,7 +171,7 @@ def _pointer_holes(walks: dict[str, str], tiling: Tiling, text: PartText) -> dic
     return holes
 
 
-def _early_tiles(programs: tuple[Program, ...]) -> int:
+def _early_tiles(programs: Sequence[Program]) -> int:
     """The leading key tiles that an endless run of queries reads, where the rest of the keys has an end: sinks."""
     ends = [
         group.rows[1]

@@ -189,11 +189,21 @@ _ONE_HOPPER_PART = f"""\
     {_ONE_PART}"""
 
 
-def top_holes(parts: tuple[Part, ...], *, hopper: bool = False) -> Holes:
+_ONE_BACKWARD_PART = "    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start, cu_seqlens)\n"
+_ONE_HOPPER_BACKWARD_PART = f"""\
+    if cu_seqlens is None and hopper_gradients(q, scale):
+        hopper_backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start)
+    else:
+    {_ONE_BACKWARD_PART}"""
+
+
+def top_holes(parts: tuple[Part, ...], *, hopper: bool = False, hopper_backward: bool = False) -> Holes:
     """The calls of several parts, one after the other."""
     forward, backward = [], []
     if hopper:
         forward.append("special = on_hopper(q) and cu_seqlens is None")
+    if hopper_backward:
+        backward.append("special = cu_seqlens is None and hopper_gradients(q, scale)")
     for number in range(len(parts)):
         last = number == len(parts) - 1
         before = "so_far, " if number else ""
@@ -204,9 +214,15 @@ def top_holes(parts: tuple[Part, ...], *, hopper: bool = False) -> Holes:
             plain = f"else:\n        {plain}"
         forward.append(plain)
         target = "results" if last else "so_far"
-        backward.append(f"backward_part_{number}(*given, {target}, {before}scale, q_start, cu_seqlens)")
+        plain = f"backward_part_{number}(*given, {target}, {before}scale, q_start, cu_seqlens)"
+        if hopper_backward:
+            special = f"hopper_backward_part_{number}(*given, {target}, {before}scale, q_start)"
+            backward.append(f"if special:\n        {special}")
+            plain = f"else:\n        {plain}"
+        backward.append(plain)
     return {
         "forward_part": _ONE_HOPPER_PART if hopper else _ONE_PART,
+        "backward_part": _ONE_HOPPER_BACKWARD_PART if hopper_backward else _ONE_BACKWARD_PART,
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
         "new_gradients": (

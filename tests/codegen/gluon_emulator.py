@@ -148,13 +148,15 @@ class Shared:
 class Token:
     """A product in flight."""
 
-    def __init__(self, a: View | Tile, b: View, acc: Tile | None) -> None:
+    def __init__(self, a: View | Tile, b: View, acc: Tile | Token | None) -> None:
         self.a, self.b, self.acc = a, b, acc
         self.result: Tile | None = None
         me = partition()
         self.sources = [each.buffer for each in (a, b) if isinstance(each, View)]
         for buffer in self.sources:
             me.check_filled(buffer)
+            if buffer.unfenced:
+                raise EmulationError(f"{me.name} multiplies what was stored without a fence")
             buffer.products += 1
         self.written = [buffer.written for buffer in self.sources]
 
@@ -170,7 +172,9 @@ class Token:
         if a.dtype != b.dtype:
             raise EmulationError(f"a product of {a.dtype} and {b.dtype}")
         product = a.float() @ b.float()
-        self.result = Tile(product if self.acc is None else self.acc.data + product)
+        # Products follow each other in order: what this one is added to is there.
+        acc = self.acc.result if isinstance(self.acc, Token) else self.acc
+        self.result = Tile(product if acc is None else acc.data + product)
 
 
 @dataclass
@@ -427,9 +431,9 @@ def _fence() -> None:
         me.unfenced.pop().unfenced = False
 
 
-def _multiply(a: View | Tile, b: View, acc: Tile, *, use_acc: bool = True, is_async: bool = False) -> Token | Tile:
-    if isinstance(acc, Token):
-        raise EmulationError("a product is added to one that was not waited for")
+def _multiply(
+    a: View | Tile, b: View, acc: Tile | Token, *, use_acc: bool = True, is_async: bool = False
+) -> Token | Tile:
     token = Token(a, b, acc if use_acc else None)
     partition().products.append(token)
     return token if is_async else _multiplied(0, deps=[token])
@@ -477,7 +481,7 @@ class Kernel:
         return self.function(*given, **options)
 
     def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
-        def launch(*given: object, num_warps: int, maxnreg: int, **options: object) -> None:
+        def launch(*given: object, num_warps: int, maxnreg: int = 0, **options: object) -> None:
             for number in range(grid[0]):
                 _current.append(Program(number, grid[0]))
                 self.function(*map(_argument, given), **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -136,6 +137,10 @@ class Pointer:
     def __add__(self, offset: Any) -> Pointer:
         return Pointer(self.whole, self.place + offset)
 
+    def to(self, dtype: torch.dtype) -> Pointer:
+        """As a number for assembly."""
+        return self
+
     @property
     def dtype(self) -> SimpleNamespace:
         """What it points to."""
@@ -190,8 +195,22 @@ def _elementwise(
     return of
 
 
-def _assembly(text: str, constraints: str, given: Sequence[Tile], *, dtype: torch.dtype, **options: object) -> Tile:
-    """The three lines of assembly that the kernels use."""
+_LOCK = threading.Lock()
+
+
+def _added(pointer: Pointer, *values: Tile) -> Tile:
+    """Neighbouring numbers added to memory."""
+    with _LOCK:
+        for step, value in enumerate(values):
+            place, _ = (pointer + step).inside(None)
+            pointer.whole.index_add_(0, place.flatten(), value.data.flatten())
+    return Tile(torch.zeros_like(values[0].data, dtype=torch.int32))
+
+
+def _assembly(text: str, constraints: str, given: Sequence[Any], *, dtype: torch.dtype, **options: object) -> Tile:
+    """The lines of assembly that the kernels use."""
+    if text.startswith("red.relaxed.gpu.global.add.v4.f32 [$1], {$2, $3, $4, $5};"):
+        return _added(*given)
     if text == "mov.b32 $0, $1;":
         return Tile(given[0].data.clone())
     kind = {
@@ -217,10 +236,11 @@ def functions() -> dict[str, Any]:
         "int32": torch.int32,
         "int16": torch.int16,
         "static_range": range,
-        "arange": lambda start, end, layout: Tile(torch.arange(start, end, dtype=torch.int32)),
+        "arange": lambda start, end, layout=None: Tile(torch.arange(start, end, dtype=torch.int32)),
         "full": lambda shape, value, dtype, layout: Tile(torch.full(tuple(shape), value, dtype=dtype)),
-        "zeros": lambda shape, dtype, layout: Tile(torch.zeros(*shape, dtype=dtype)),
+        "zeros": lambda shape, dtype, layout=None: Tile(torch.zeros(*shape, dtype=dtype)),
         "expand_dims": lambda value, axis: Tile(value.data.unsqueeze(axis)),
+        "permute": lambda value, order: Tile(value.data.permute(*order)),
         "reshape": lambda value, shape: Tile(value.data.reshape(*shape)),
         "convert_layout": lambda value, layout: value,
         "split": lambda value: (Tile(value.data[..., 0]), Tile(value.data[..., 1])),

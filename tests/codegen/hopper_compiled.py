@@ -70,6 +70,50 @@ def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: 
     return cubin
 
 
+def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: int, dtype: str) -> bytes:
+    """The cubin of one part's backward kernel; where there is more than one part, results are float32."""
+    kernel = getattr(module, f"hopper_gradients_kernel{suffix}")
+    names = kernel.arg_names
+    width = triton.next_power_of_2(head_dim)
+
+    def descriptor(rows: int) -> str:
+        block = [1, 1, *([1] if "classes" in names else []), rows, width]
+        layout = gl.NVMMASharedLayout.get_default_for(block, TYPES[dtype])
+        return f"tensordesc<{dtype}[{','.join(map(str, block))}],{layout!r}>"
+
+    plain = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=3)
+    chosen = {
+        "HEAD_DIM": head_dim,
+        "D": width,
+        "STAGES": 2,
+        "KEY_STAGES": 2,
+        "DYNAMIC": "DYNAMIC=True" in inspect.getsource(getattr(module, f"hopper_backward_part{suffix}")),
+    }
+    result = f"*{dtype}" if single else "*fp32"
+    types = {
+        **dict.fromkeys(("q_desc", "do_desc"), descriptor(64)),
+        **dict.fromkeys(("v_desc", "dk_desc", "dv_desc"), descriptor(64)),
+        "k_desc": descriptor(128),
+        "rows_desc": f"tensordesc<fp32[1,2,64],{plain!r}>",
+        "constants": "*i32",
+        "counter": "*i32",
+        **dict.fromkeys(("dk_ptr", "dv_ptr"), result),
+        **dict.fromkeys(("before_dk_ptr", "before_dv_ptr", "dq_blocks_ptr"), "*fp32"),
+        "scale": "fp32",
+        "softmax_scale": "fp32",
+        **dict.fromkeys(chosen, "constexpr"),
+    }
+    source = GluonASTSource(
+        kernel,
+        {name: types.get(name, "i32") for name in names},
+        {(names.index(name),): value for name, value in chosen.items()},
+        {},
+    )
+    found = triton.compile(source, target=TARGET, options={"num_warps": 4, "maxnreg": 168})
+    cubin: bytes = found.asm["cubin"]
+    return cubin
+
+
 def _constants_of(source: str, name: str) -> Iterator[str]:
     for line in source.splitlines():
         if line.strip().startswith(f"{name}: gl.constexpr = "):
@@ -90,6 +134,9 @@ def kernels_of(pattern: str, head_dim: int = 128, dtype: str = "bf16") -> Iterat
     for suffix in suffixes:
         cubin = compiled(module, suffix, suffix == suffixes[-1], head_dim, dtype)
         yield f"hopper_kernel{suffix}", machine_code(cubin)
+        if triton.next_power_of_2(head_dim) == 128:
+            cubin = compiled_backward(module, suffix, len(suffixes) == 1, head_dim, dtype)
+            yield f"hopper_gradients_kernel{suffix}", machine_code(cubin)
 
 
 def main(patterns: Sequence[str]) -> None:

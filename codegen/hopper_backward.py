@@ -1,0 +1,247 @@
+"""The backward kernel of a part for Hopper GPUs: warp-specialised Gluon text from the same tile program, transposed.
+
+A key tile of 128 keys is walked over the query tiles that read it. Two warpgroups of 64 keys each keep dk and dv in
+registers; each query tile's share of dq is added to memory, in float32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from string import Template
+
+from sparsedsl.codegen import hopper_backward_text
+from sparsedsl.codegen.describe import describe
+from sparsedsl.codegen.hopper import filled_text, indented, masks_text, shortened, used_lines
+from sparsedsl.codegen.hopper_choice import LENGTH, UNEVEN
+from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
+from sparsedsl.codegen.part_text import PartText
+from sparsedsl.codegen.programs import LoopProgram
+from sparsedsl.codegen.terms import predicate_source
+from sparsedsl.codegen.tiling import Tiles
+from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
+
+# 64 queries and, for each of two warpgroups, 64 keys; heads as wide as dk and dv leave registers for.
+TILES, WIDTH = Tiles(64, 128, 4, 2), 128
+
+
+class HopperBackwardText:
+    """The backward kernels of one part as text."""
+
+    def __init__(self, text: PartText, programs: Sequence[LoopProgram], masks: Masks, early_tiles: int) -> None:
+        self.text, self.programs, self.early_tiles = text, programs, early_tiles
+        self.walks: list[str] = []
+        self.masks: list[str] = []
+        self.names = Names("j", "i", "first_row_tile", "row_tiles", masks.constants, "tl.load(constants + {})")
+        # For each kind of head its loops: the walk's number, the mask's number or -1.
+        self.loops = [
+            [
+                (self._add_walk(program, section), self._mask_number(masks, section))
+                for section in program.transposed_sections
+            ]
+            for program in programs
+        ]
+        read = " ".join([*self.walks, *self.masks, text.class_of_head or ""]).replace("${constants}", "")
+        self.look_up = re.search(r"\bconstants\b", read) is not None
+
+    def kernels(self) -> str:
+        """The kernels and the functions they call."""
+        holes = self._holes()
+        texts = [filled_text(each, holes) for each in self.walks]
+        if self.masks:
+            texts.append(filled_text(hopper_backward_text.KEEP, holes))
+        texts.append(filled_text(hopper_backward_text.KERNELS, holes))
+        return "\n".join(piece for line in "".join(texts).splitlines() for piece in broken(line)) + "\n"
+
+    def launch(self) -> str:
+        """The Python function that launches them."""
+        text = hopper_backward_text.LAUNCH_IN_CLASSES if self.text.in_classes else hopper_backward_text.LAUNCH
+        return filled_text(text, self._holes())
+
+    def _add_walk(self, program: LoopProgram, section: Section) -> int:
+        """Write the functions that count the section's tiles and tell the u-th."""
+        number = len(self.walks)
+        home = home_lines(program.transposed, self.names)
+        lines, counts, tile = section_lines(section, self.names, 0)
+        without_last = [line for line in lines if not line.startswith(f"{counts[-1]} = ")]
+        what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
+        holes = {
+            "s": f"{self.text.suffix}_{number}",
+            "what": shortened(f"{what}: {describe(section, 'j')}."),
+            "count_lines": indented(used_lines(home, lines), 4),
+            "count": " + ".join(counts),
+            "tile_lines": indented(used_lines(home, [*without_last, *tile]), 4),
+            "constants": "${constants}",
+        }
+        text = Template(hopper_backward_text.WALK).substitute(holes)
+        self.walks.append(text.replace("listed_below(", "hopper_listed_below("))
+        return number
+
+    def _mask_number(self, masks: Masks, section: Section) -> int:
+        if section.mask is None:
+            return -1
+        source = masks.call(section.mask, "q", "k")
+        if source not in self.masks:
+            self.masks.append(source)
+        return self.masks.index(source)
+
+    def _holes(self) -> dict[str, str]:
+        own = self.text.holes()
+        in_classes, bound = self.text.in_classes, self.text.class_of_head
+        single, later = self.text.count == 1, self.text.number > 0
+        constants = "constants" if self.look_up else ""
+        row_constants = "constants" if bound and "constants" in bound else ""
+        deep = 16 if in_classes else 12
+        results = ["dk_desc", "dv_desc"] if single else ["dk_ptr", "dv_ptr"]
+        results += ["before_dk_ptr", "before_dv_ptr"] if later else []
+        tile_row = own["tile_row"].removesuffix(" + first_slot")
+        return own | {
+            "block_m": str(TILES.block_m),
+            "block_n": str(TILES.block_n),
+            "width": str(WIDTH),
+            "dq_products": "2",
+            "constants": f", {constants}" if constants else "",
+            "constants_first": f"{constants}, " if constants else "",
+            "constants_given": _given(["constants_on(q.device)"] if constants else [], deep),
+            "row_constants": f"{row_constants}, " if row_constants else "",
+            "row_constants_given": _given(["constants_on(q.device)"] if row_constants else [], deep),
+            "masks": masks_text(self.masks),
+            "step_mask": self._step_mask(constants) if self.masks else "",
+            "token_row": own["token_row"] if in_classes else "i_bh.to(tl.int64) * q_len + o_m - q_start",
+            "tile_row": tile_row,
+            "add_before": _ADD_BEFORE if later else "",
+            "before": "before_ptr, " if later else "",
+            "before_results": "before: Sequence[Tensor], " if later else "",
+            "give_before": _given(["before[0]"] if later else [], deep),
+            "results": "".join(f"{name}, " for name in results),
+            "give_results": _given(self._given_results(single, later), deep),
+            "key_scalars": own["key_scalars"].replace(" head_dim: tl.constexpr,", "").rstrip("\n "),
+            "head_row": self._head_row(bound),
+            "work": indented(self._work_lines(), 8),
+            "bring_loops": indented(self._loop_lines(self._bring_body), 12),
+            "add_loops": indented(self._loop_lines(self._add_body), 12),
+            "store": self._store(single, later),
+            "one": "1, " if in_classes else "",
+            "dynamic": str(self._uneven()),
+            "counter": "torch.zeros(1, dtype=torch.int32, device=q.device)" if self._uneven() else "lse",
+            "give_key_classes": own["give_key_classes"],
+        }
+
+    def _given_results(self, single: bool, later: bool) -> list[str]:
+        if not single:
+            return ["dk", "dv", *(["*before[1:]"] if later else [])]
+        if self.text.in_classes:
+            sizes = f"{self.text.part.step}, each.first, each.count, k_len, 64"
+            return [f"hopper_class_descriptor({name}, {sizes})" for name in ("dk", "dv")]
+        return [f"hopper_descriptor({name}, 64)" for name in ("dk", "dv")]
+
+    def _work_lines(self) -> list[str]:
+        lines = ["program = work", "all_heads = works // key_tiles"]
+        if self.text.in_classes:
+            lines = ["i_c = work % classes", "program = work // classes", "all_heads = works // classes // key_tiles"]
+        return [
+            *lines,
+            "# Key tiles that every query reads take longest: those of all heads start first.",
+            f"early = min(key_tiles, {self.early_tiles})",
+            "later = max(program - early * all_heads, 0)",
+            "i_bg = later // max(key_tiles - early, 1)",
+            "j = early + later % max(key_tiles - early, 1)",
+            "if program < early * all_heads:",
+            "    i_bg = program % all_heads",
+            "    j = program // all_heads",
+            "i_b = i_bg // key_heads",
+            "i_g = i_bg % key_heads",
+        ]
+
+    def _head_row(self, bound: str | None) -> str:
+        """The number of the head's first query tile among all."""
+        row = "i_b * heads + i_h"
+        if self.text.in_classes and not bound:
+            row = f"(({row}) * classes + i_c)"
+        return f"({row}) * (row_tiles - first_row_tile) - first_row_tile"
+
+    def _loop_lines(self, body: Callable[[int, int], list[str]]) -> list[str]:
+        lines: list[str] = []
+        if len(self.programs) > 1:
+            lines.append(f"kind = {kind_source(self.text.part)}")
+        own = self.text.class_of_head
+        if own:
+            lines.append(f"mine = {own} == first_class + i_c")
+        for kind, loops in enumerate(self.loops):
+            for number, mask in loops:
+                count = f"hopper_row_count{self.text.suffix}_{number}({self._edges})"
+                conditions = [f"kind == {kind}"] if len(self.programs) > 1 else []
+                conditions += ["mine"] if own else []
+                if conditions:
+                    joined = " & ".join(f"({each})" for each in conditions) if len(conditions) > 1 else conditions[0]
+                    lines += ["many = 0", f"if {joined}:", f"    many = {count}", "for u in range(many):"]
+                else:
+                    lines.append(f"for u in range({count}):")
+                lines.append(f"    i = hopper_row_tile{self.text.suffix}_{number}(u, {self._edges})")
+                lines += [f"    {line}" for line in body(number, mask)]
+        return lines
+
+    @property
+    def _edges(self) -> str:
+        return f"j, first_row_tile, row_tiles{', constants' if self.look_up else ''}"
+
+    def _bring_body(self, number: int, mask: int) -> list[str]:
+        c = "i_c, " if self.text.in_classes else ""
+        return [
+            f"q_place = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
+            "bring_queries(q_desc, do_desc, rows_desc, q_place, head_row + i, q_ready, q_free, q_smem, do_smem, "
+            "rows_smem, slot, phase, QUERY_BYTES)",
+            "slot, phase = next_slot(slot, phase, STAGES)",
+        ]
+
+    def _add_body(self, number: int, mask: int) -> list[str]:
+        return [
+            f"dk, dv = hopper_gradient_step{self.text.suffix}(dk, dv, k_smem, b_v, q_smem, do_smem, rows_smem, "
+            "ds_smem, q_ready, q_free, ds_ready, slot, phase, key_slot, dq_blocks_ptr, head_row + i, i, j, "
+            f"scale{', constants' if self.look_up else ''}, {mask}, W, BLOCK_M, BLOCK_N, D, DTYPE)",
+            "slot, phase = next_slot(slot, phase, STAGES)",
+        ]
+
+    def _step_mask(self, constants: str) -> str:
+        given = f", {constants}" if constants else ""
+        lines = [
+            "if MASK >= 0:",
+            "    o_m = i * BLOCK_M + fresh(gl.arange(0, BLOCK_M, gl.SliceLayout(0, S_LAYOUT)))",
+            "    o_n = j * BLOCK_N + W * 64 + fresh(gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT)))",
+            f"    keep = hopper_keep_gradient{self.text.suffix}(gl.expand_dims(o_m, 0), gl.expand_dims(o_n, 1){given}, "
+            "MASK)",
+            "    b_p = gl.where(keep, b_p, 0.0)",
+        ]
+        return indented(lines, 4) + "\n"
+
+    def _store(self, single: bool, later: bool) -> str:
+        holes = self.text.holes()
+        if single:
+            return filled_text(hopper_backward_text.STORE_TILE, holes)
+        row = "i_bg.to(gl.int64) * k_len + o_n"
+        if self.text.in_classes:
+            row = f"i_bg.to(gl.int64) * keys + first_class + i_c + {self.text.part.step} * o_n"
+        text = filled_text(hopper_backward_text.STORE_ROWS, {"key_row": row})
+        for name in ("dv", "dk"):
+            text += hopper_backward_text.ADD_ROWS.format(name) if later else ""
+            text += hopper_backward_text.PUT_ROWS.format(name)
+        return text
+
+    def _uneven(self) -> bool:
+        """Whether columns of tiles differ in length by so much that a fixed share of them would leave some idle."""
+        length = LENGTH // self.text.part.step
+        rows, columns = -(-length // TILES.block_m), -(-length // TILES.block_n)
+        counts = [sum(each.transposed.counts(range(j, j + 1), rows)) for each in self.programs for j in range(columns)]
+        return max(counts) * len(counts) > UNEVEN * sum(counts)
+
+
+_ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)\n"
+
+
+def hopper_backward_shared() -> str:
+    """The Python functions that the launches of all parts share."""
+    return filled_text(hopper_backward_text.HOST, {"width": str(WIDTH)})
+
+
+def _given(items: Sequence[str], indent: int) -> str:
+    return "".join(f"{' ' * indent}{item},\n" for item in items)

@@ -1,0 +1,501 @@
+"""The fixed text of the warp-specialised backward kernel for Hopper GPUs; `${name}` marks what depends on the part."""
+
+from __future__ import annotations
+
+SHARED = '''
+@gluon.jit
+def bring_queries(
+    q_desc, do_desc, rows_desc, place, row, ready, free, q_smem, do_smem, rows_smem, slot, phase, BYTES: gl.constexpr
+):
+    """Q, dO and the rows' numbers of one query tile into a slot of their ring, once its readers have left it."""
+    mbarrier.wait(free.index(slot), phase)
+    mbarrier.expect(ready.index(slot), BYTES)
+    tma.async_copy_global_to_shared(q_desc, place, ready.index(slot), q_smem.index(slot))
+    tma.async_copy_global_to_shared(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
+    tma.async_copy_global_to_shared(do_desc, place, ready.index(slot), do_smem.index(slot))
+
+
+@gluon.jit
+def add_block(block_ptr, b_dq):
+    """Add a block [64, 64] to memory where it lies as the warpgroup's threads hold it, four numbers at a time.
+
+    Thread t holds, of each 8 columns, two neighbours in each of two rows: they stand at 512 * (column // 8) + 4 * t.
+    """
+    THREADS: gl.constexpr = gl.BlockedLayout([1, 8], [32, 1], [4, 1], [1, 0])
+    # Warp, half of its rows, row, 8 columns, pair of columns, column.
+    b_dq = gl.permute(gl.reshape(b_dq, [4, 2, 8, 8, 4, 2]), [0, 2, 4, 3, 1, 5])
+    left, right = gl.split(b_dq)
+    upper_left, lower_left = gl.split(left)
+    upper_right, lower_right = gl.split(right)
+    a = gl.convert_layout(gl.reshape(upper_left, [128, 8]), THREADS)
+    b = gl.convert_layout(gl.reshape(upper_right, [128, 8]), THREADS)
+    c = gl.convert_layout(gl.reshape(lower_left, [128, 8]), THREADS)
+    d = gl.convert_layout(gl.reshape(lower_right, [128, 8]), THREADS)
+    thread = fresh(gl.arange(0, 128, gl.SliceLayout(1, THREADS)))
+    place = gl.expand_dims(4 * thread, 1) + gl.expand_dims(512 * gl.arange(0, 8, gl.SliceLayout(0, THREADS)), 0)
+    gl.inline_asm_elementwise(
+        "red.relaxed.gpu.global.add.v4.f32 [$$1], {$$2, $$3, $$4, $$5}; mov.b32 $$0, 0;",
+        "=r,l,f,f,f,f",
+        [(block_ptr + place).to(gl.int64), a, b, c, d],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )
+'''
+
+# One pair for each loop of the transposed tile program.
+WALK = '''
+@gluon.jit
+def hopper_row_count${s}(j, first_row_tile, row_tiles${constants}):
+    """How many query tiles read key tile j here. ${what}"""
+${count_lines}
+    return ${count}
+
+
+@gluon.jit
+def hopper_row_tile${s}(u, j, first_row_tile, row_tiles${constants}):
+    """The u-th of these tiles."""
+${tile_lines}
+    return i
+'''
+
+KEEP = '''
+@gluon.jit
+def hopper_keep_gradient${p}(q, k${constants}, MASK: gl.constexpr):
+    """Which pairs of a PARTIAL tile take part, by the mask of this number."""
+${masks}
+    return keep
+'''
+
+KERNELS = '''
+@triton.jit(do_not_specialize=["q_len", "q_start"${rows_names}])
+def hopper_rows_kernel${p}(
+    ${row_constants}o_ptr, do_ptr, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr, softmax_scale, q_len,
+    q_start,${rows_scalars}
+    HEAD_DIM: tl.constexpr, D: tl.constexpr,
+):
+    """What the backward kernel adds to the scores and to dP of each row of a query tile; and zeros for its dq.
+
+    -lse / softmax_scale, which is -inf for a row outside or without a key, so that its p is 0; and
+    dlse - sum(o * do), what the softmax's gradient takes off.
+    """
+    BLOCK_M: tl.constexpr = ${block_m}
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+${row_program}${rows_class}
+    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_d = tl.arange(0, D)
+    inside = (o_m >= q_start) & (o_m - q_start < q_len)
+    row = ${token_row}
+    place = row[:, None] * HEAD_DIM + o_d[None, :]
+    here = inside[:, None] & (o_d < HEAD_DIM)[None, :]
+    b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
+    b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
+    b_delta = tl.load(dlse_ptr + row, mask=inside, other=0.0) - tl.sum(b_o * b_do, 1)
+    b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))
+    tile = ${tile_row}
+    rows_ptr += tile * (2 * BLOCK_M) + tl.arange(0, BLOCK_M)
+    tl.store(rows_ptr, tl.where(b_lse == float("-inf"), float("-inf"), -b_lse / softmax_scale))
+    tl.store(rows_ptr + BLOCK_M, b_delta)
+    tl.store(dq_blocks_ptr + tile * (BLOCK_M * D) + tl.arange(0, BLOCK_M * D), tl.zeros([BLOCK_M * D], tl.float32))
+
+
+@triton.jit(do_not_specialize=["q_len", "q_start"${rows_names}])
+def hopper_dq_kernel${p}(
+    ${row_constants}dq_blocks_ptr, dq_ptr, ${before}softmax_scale, q_len, q_start,${rows_scalars}
+    HEAD_DIM: tl.constexpr, D: tl.constexpr,
+):
+    """dq of one query tile from its sums in blocks of 64 columns, which lie as `add_block` left them."""
+    BLOCK_M: tl.constexpr = ${block_m}
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+${row_program}${rows_class}
+    o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
+    inside = (o_m >= q_start) & (o_m - q_start < q_len)
+    row = ${token_row}
+    tile = ${tile_row}
+    for block in tl.static_range(D // 64):
+        o_d = block * 64 + tl.arange(0, 64)
+        b_dq = tl.load(dq_blocks_ptr + tile * (BLOCK_M * D) + block * 4096 + tl.arange(0, 4096))
+        # 8 columns, warp, row, pair of columns, half of the warp's rows, column.
+        b_dq = tl.permute(tl.reshape(b_dq, [8, 4, 8, 4, 2, 2]), [1, 4, 2, 0, 3, 5])
+        b_dq = tl.reshape(b_dq, [BLOCK_M, 64]) * softmax_scale
+        place = row[:, None] * HEAD_DIM + o_d[None, :]
+        here = inside[:, None] & (o_d < HEAD_DIM)[None, :]
+${add_before}        tl.store(dq_ptr + place, b_dq.to(dq_ptr.dtype.element_ty), mask=here)
+
+
+@gluon.jit
+def hopper_gradient_step${p}(
+    dk, dv, k_smem, b_v, q_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready, slot, phase, key_slot,
+    dq_ptr, row, i, j, scale${constants}, MASK: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr,
+    BLOCK_N: gl.constexpr, D: gl.constexpr, DTYPE: gl.constexpr,
+):
+    """One query tile's share of dk and dv of 64 keys, and, with the other warpgroup's, 64 columns of its dq.
+
+    Scores stand transposed, keys down, queries across.
+    """
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
+    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    mbarrier.wait(q_ready.index(slot), phase)
+    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
+    b_do = do_smem.index(slot).reshape([BLOCK_M, D])
+    b_k = k_smem.index(key_slot).reshape([BLOCK_N, D])
+    rows = rows_smem.index(slot).reshape([2, BLOCK_M])
+    zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
+    b_s = zeros + rows.slice(0, 1, 0).load(S_LAYOUT)
+    b_dp = zeros + rows.slice(1, 1, 0).load(S_LAYOUT)
+    b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), b_s, is_async=True)
+    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), b_dp, is_async=True)
+    b_s = warpgroup_mma_wait(1, deps=[b_s])
+    b_p = gl.exp2(b_s * scale)
+${step_mask}    b_dp = warpgroup_mma_wait(0, deps=[b_dp])
+    dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
+    b_ds = (b_p * b_dp).to(DTYPE)
+    # Two iterations back both warpgroups were done with this slot: each waited for the other since.
+    ds_smem.index(2 * slot + W).store(b_ds)
+    fence_async_shared()
+    mbarrier.arrive(ds_ready.index(slot), count=1)
+    dk = warpgroup_mma(gl.convert_layout(b_ds, P_LAYOUT), b_q, dk, is_async=True)
+    mbarrier.wait(ds_ready.index(slot), phase)
+    b_dq = gl.zeros([64, 64], gl.float32, DQ_LAYOUT)
+    for half in gl.static_range(2):
+        b_dst = ds_smem.index(2 * slot + half).permute((1, 0))
+        b_dq = warpgroup_mma(b_dst, b_k.slice(half * 64, 64, 0).slice(W * 64, 64, 1), b_dq, is_async=True)
+    dk, dv = warpgroup_mma_wait(${dq_products}, deps=[dk, dv])
+    mbarrier.arrive(q_free.index(slot), count=1)
+    b_dq = warpgroup_mma_wait(0, deps=[b_dq])
+    add_block(dq_ptr + (row.to(gl.int64) * 2 + W) * 4096, b_dq)
+    return dk, dv
+
+
+@gluon.jit
+def hopper_bring_gradients${p}(
+    ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
+    q_ready, q_free, kv_ready, kv_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile,
+    row_tiles, heads, group, works,${key_scalars}
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr,
+    DYNAMIC: gl.constexpr,
+):
+    """One warp: bring the tiles that the consumers read, in their order."""
+    QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 * 2 + BLOCK_M * 2 * 4
+    key_heads = heads // group
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+    slot = 0
+    phase = 1
+    key_slot = 0
+    key_phase = 1
+    next_phase = 1
+    work = gl.program_id(0)
+    while work < works:
+${work}
+        mbarrier.wait(kv_free.index(key_slot), key_phase)
+        mbarrier.expect(kv_ready.index(key_slot), BLOCK_N * D * 2 * 2)
+        k_place = [i_b, i_g, ${c}j * BLOCK_N, 0]
+        tma.async_copy_global_to_shared(k_desc, k_place, kv_ready.index(key_slot), k_smem.index(key_slot))
+        for w in gl.static_range(2):
+            v_place = [i_b, i_g, ${c}j * BLOCK_N + w * 64, 0]
+            tma.async_copy_global_to_shared(
+                v_desc, v_place, kv_ready.index(key_slot), v_smem.index(2 * key_slot + w)
+            )
+        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
+        for i_h in range(i_g * group, (i_g + 1) * group):
+            head_row = ${head_row}
+${bring_loops}
+        if DYNAMIC:
+            work = gl.atomic_add(counter, 1) + gl.num_programs(0)
+            mbarrier.wait(next_free, next_phase)
+            next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
+            mbarrier.arrive(next_ready, count=1)
+            next_phase ^= 1
+        else:
+            work += gl.num_programs(0)
+
+
+@gluon.jit
+def hopper_add_gradients${p}(
+    ${constants_first}${results}dq_blocks_ptr,
+    scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready, kv_ready,
+    kv_free, next_smem, next_ready, next_free, k_len, first_row_tile, row_tiles, heads, group,
+    works,${key_scalars}
+    W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
+    KEY_STAGES: gl.constexpr, DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
+):
+    """One warpgroup: dk and dv of the keys W * 64 .. W * 64 + 63 of each key tile, and half the columns of dq."""
+    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    DTYPE: gl.constexpr = k_smem.dtype
+    key_heads = heads // group
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+    slot = 0
+    phase = 0
+    key_slot = 0
+    key_phase = 0
+    next_phase = 0
+    work = gl.program_id(0)
+    while work < works:
+${work}
+        dk = gl.zeros([64, D], gl.float32, O_LAYOUT)
+        dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
+        mbarrier.wait(kv_ready.index(key_slot), key_phase)
+        b_v = v_smem.index(2 * key_slot + W).reshape([64, D])
+        for i_h in range(i_g * group, (i_g + 1) * group):
+            head_row = ${head_row}
+${add_loops}
+        dk *= softmax_scale
+${store}
+        mbarrier.arrive(kv_free.index(key_slot), count=1)
+        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
+        if DYNAMIC:
+            mbarrier.wait(next_ready, next_phase)
+            work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+            mbarrier.arrive(next_free, count=1)
+            next_phase ^= 1
+        else:
+            work += gl.num_programs(0)
+
+
+@gluon.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "works"${key_names}])
+def hopper_gradients_kernel${p}(
+    ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, ${results}dq_blocks_ptr,
+    counter, scale, softmax_scale, q_len, k_len, q_start, heads, group, works,${key_scalars}
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+):
+    """dk and dv of key tiles${of_class}, and sums for dq: two warpgroups multiply, a warp loads."""
+    BLOCK_M: gl.constexpr = ${block_m}
+    BLOCK_N: gl.constexpr = ${block_n}
+    DTYPE: gl.constexpr = k_desc.dtype
+    DS_LAYOUT: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, BLOCK_M], DTYPE)
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M
+    q_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, ${one}BLOCK_M, D], q_desc.layout)
+    do_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, ${one}BLOCK_M, D], do_desc.layout)
+    rows_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 2, BLOCK_M], rows_desc.layout)
+    ds_smem = gl.allocate_shared_memory(DTYPE, [STAGES * 2, 64, BLOCK_M], DS_LAYOUT)
+    k_smem = gl.allocate_shared_memory(DTYPE, [KEY_STAGES, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
+    v_smem = gl.allocate_shared_memory(DTYPE, [KEY_STAGES * 2, 1, 1, ${one}64, D], v_desc.layout)
+    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    ds_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    kv_ready = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
+    kv_free = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
+    next_smem = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(next_ready, count=1)
+    mbarrier.init(next_free, count=2)
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(q_ready.index(stage), count=1)
+        mbarrier.init(q_free.index(stage), count=2)
+        mbarrier.init(ds_ready.index(stage), count=2)
+    for stage in gl.static_range(KEY_STAGES):
+        mbarrier.init(kv_ready.index(stage), count=1)
+        mbarrier.init(kv_free.index(stage), count=2)
+    fence_async_shared()
+    W_0: gl.constexpr = 0
+    W_1: gl.constexpr = 1
+    gl.warp_specialize(
+        [
+            (hopper_add_gradients${p}, (
+                ${constants_first}${results}dq_blocks_ptr,
+                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready,
+                kv_ready, kv_free, next_smem, next_ready, next_free, k_len, first_row_tile, row_tiles,
+                heads, group, works,${key_scalars}
+                W_0, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, DYNAMIC, HEAD_DIM,
+            )),
+            (hopper_add_gradients${p}, (
+                ${constants_first}${results}dq_blocks_ptr,
+                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready,
+                kv_ready, kv_free, next_smem, next_ready, next_free, k_len, first_row_tile, row_tiles,
+                heads, group, works,${key_scalars}
+                W_1, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, DYNAMIC, HEAD_DIM,
+            )),
+            (hopper_bring_gradients${p}, (
+                ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
+                rows_smem, q_ready, q_free, kv_ready, kv_free, next_smem, next_ready, next_free, counter, k_len,
+                q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
+                BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, DYNAMIC,
+            )),
+        ],
+        [4, 1],
+        [240, 24],
+    )
+'''
+
+STORE_TILE = """\
+        # V is read no more: its slot takes the gradients on their way to memory.
+        staged = v_smem.index(2 * key_slot + W)
+        at = [i_b, i_g, ${c}j * BLOCK_N + W * 64, 0]
+        staged.reshape([64, D]).store(dv.to(DTYPE))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(dv_desc, at, staged)
+        tma.store_wait(0)
+        staged.reshape([64, D]).store(dk.to(DTYPE))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(dk_desc, at, staged)
+        tma.store_wait(0)"""
+
+STORE_ROWS = """\
+        o_n = j * BLOCK_N + W * 64 + gl.arange(0, 64, gl.SliceLayout(1, O_LAYOUT))
+        o_d = gl.arange(0, D, gl.SliceLayout(0, O_LAYOUT))
+        row = ${key_row}
+        place = gl.expand_dims(row, 1) * HEAD_DIM + gl.expand_dims(o_d, 0)
+        here = gl.expand_dims(o_n < k_len, 1) & gl.expand_dims(o_d < HEAD_DIM, 0)"""
+
+ADD_ROWS = """
+        {0} += gl.load(before_{0}_ptr + place, mask=here, other=0.0)"""
+
+PUT_ROWS = """
+        gl.store({0}_ptr + place, {0}.to({0}_ptr.dtype.element_ty), mask=here)"""
+
+LAUNCH = """
+
+def hopper_backward_part${p}(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, results: Sequence[Tensor],
+    ${before_results}scale: float, q_start: int,
+) -> None:
+    batch, heads, q_len, head_dim = q.shape
+    key_heads, k_len = k.shape[1], k.shape[2]
+    dq, dk, dv = results
+    row_tiles = batch * heads * tiles_in(q_start, q_len, ${block_m})
+    works = batch * key_heads * tiles_in(0, k_len, ${block_n})
+    rows = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
+    dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
+    if row_tiles:
+        hopper_rows_kernel${p}[(row_tiles,)](
+${row_constants_given}            out,
+            d_out,
+            lse,
+            d_lse,
+            rows,
+            dq_blocks,
+            scale,
+            q_len,
+            q_start,
+            HEAD_DIM=head_dim,
+            D=${width},
+            num_warps=4,
+        )
+    if works:
+        hopper_gradients_kernel${p}[(min(works, multiprocessors(q.device)),)](
+${constants_given}            hopper_descriptor(q, ${block_m}),
+            hopper_descriptor(k, ${block_n}),
+            hopper_descriptor(v, 64),
+            hopper_descriptor(d_out, ${block_m}),
+            hopper_rows_descriptor(rows),
+${give_results}            dq_blocks,
+            ${counter},
+            scale * LOG2_E,
+            scale,
+            q_len,
+            k_len,
+            q_start,
+            heads,
+            heads // key_heads,
+            works,
+            HEAD_DIM=head_dim,
+            D=${width},
+            STAGES=2,
+            KEY_STAGES=2,
+            DYNAMIC=${dynamic},
+            num_warps=4,
+            maxnreg=168,
+        )
+    if row_tiles:
+        hopper_dq_kernel${p}[(row_tiles,)](
+${row_constants_given}            dq_blocks,
+            dq,
+${give_before}            scale,
+            q_len,
+            q_start,
+            HEAD_DIM=head_dim,
+            D=${width},
+            num_warps=4,
+        )
+"""
+
+LAUNCH_IN_CLASSES = """
+
+def hopper_backward_part${p}(
+    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, results: Sequence[Tensor],
+    ${before_results}scale: float, q_start: int,
+) -> None:
+    batch, heads, rows, head_dim = q.shape
+    key_heads = k.shape[1]
+    dq, dk, dv = results
+    for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
+        q_start, q_len, k_len = each.q_start, each.queries, each.keys
+        row_tiles = batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m})
+        works = batch * key_heads * each.count * tiles_in(0, k_len, ${block_n})
+        row_numbers = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
+        dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
+        if row_tiles:
+            hopper_rows_kernel${p}[(row_tiles,)](
+${row_constants_given}                out,
+                d_out,
+                lse,
+                d_lse,
+                row_numbers,
+                dq_blocks,
+                scale,
+                q_len,
+                q_start,
+${give_rows_classes}                HEAD_DIM=head_dim,
+                D=${width},
+                num_warps=4,
+            )
+        if works:
+            hopper_gradients_kernel${p}[(min(works, multiprocessors(q.device)),)](
+${constants_given}                hopper_class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}),
+                hopper_class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
+                hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, 64),
+                hopper_class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${block_m}),
+                hopper_rows_descriptor(row_numbers),
+${give_results}                dq_blocks,
+                ${counter},
+                scale * LOG2_E,
+                scale,
+                q_len,
+                k_len,
+                q_start,
+                heads,
+                heads // key_heads,
+                works,
+${give_key_classes}                HEAD_DIM=head_dim,
+                D=${width},
+                STAGES=2,
+                KEY_STAGES=2,
+                DYNAMIC=${dynamic},
+                num_warps=4,
+                maxnreg=168,
+            )
+        if row_tiles:
+            hopper_dq_kernel${p}[(row_tiles,)](
+${row_constants_given}                dq_blocks,
+                dq,
+${give_before}                scale,
+                q_len,
+                q_start,
+${give_rows_classes}                HEAD_DIM=head_dim,
+                D=${width},
+                num_warps=4,
+            )
+"""
+
+HOST = '''
+
+def hopper_gradients(q: Tensor, scale: float) -> bool:
+    """Whether the backward kernel for Hopper runs: where it exists, and where sums for dq may take any order.
+
+    It adds to dq with atomic operations: under `torch.use_deterministic_algorithms(True)` the plain kernels run.
+    """
+    wide = 64 < q.shape[3] <= ${width} and scale > 1e-30
+    return wide and on_hopper(q) and not torch.are_deterministic_algorithms_enabled()
+
+
+def hopper_rows_descriptor(rows: Tensor) -> HopperDescriptor:
+    """The rows' numbers [tiles, 2, rows] as the copy engine reads them, one query tile's at a time."""
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=3)
+    return HopperDescriptor(rows, list(rows.shape), list(rows.stride()), [1, *rows.shape[1:]], layout)
+'''

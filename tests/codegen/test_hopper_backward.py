@@ -1,0 +1,167 @@
+"""The backward kernel of the hopper backend, emulated, against dense attention in float64."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+import sparsedsl as sd
+from sparsedsl.codegen import plan as planning
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.tiling import TILINGS
+from sparsedsl.layers import PerHead
+from sparsedsl.pattern import Pattern
+from tests.codegen.gluon_emulator import EmulationError, emulated
+from tests.codegen.modules import imported
+from tests.codegen.oracle import dense_attention, dense_mask, random_inputs
+from tests.codegen.test_hopper import BF16, FP16, RACE, WALKED, WIDE, hopper_module
+from tests.codegen.test_kernels import IN_PARTS
+
+# The kernel takes heads of 65 to 128.
+HEAD_DIM = 72
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that nobody wrote holds NaN."""
+    monkeypatch.setattr(torch, "empty", lambda size, **options: torch.full(_shape(size), float("nan"), **options))
+
+
+def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size,) if isinstance(size, int) else tuple(size)
+
+
+def errors(
+    module: ModuleType, pattern: Pattern | PerHead, tensors: list[Tensor], q_start: int | None = None
+) -> dict[str, float]:
+    """Errors of dq, dk and dv against float64, each relative to what rounding to the inputs' type may cost."""
+    q, k, v, d_out = tensors
+    dtype, scale = q.dtype, 0.9 * q.shape[3] ** -0.5
+    mask = dense_mask(pattern, q.shape[1], q.shape[2], k.shape[2], q_start)
+    live = mask.any(-1).expand(q.shape[:3])
+    d_lse = torch.randn(q.shape[:3]) * live
+    leaves = [each.double().requires_grad_() for each in (q, k, v)]
+    out, lse = dense_attention(*leaves, mask, scale)
+    loss = (out * d_out.double()).sum() + (lse.masked_fill(~live, 0.0) * d_lse.double()).sum()
+    exact = torch.autograd.grad(loss, leaves)
+    given = (out.detach().to(dtype), lse.detach().float())
+    start = k.shape[2] - q.shape[2] if q_start is None else q_start
+    found = module.launch_backward(d_out, d_lse, q, k, v, *given, scale, start)
+    errors = {}
+    for name, ours, want in zip(("dq", "dk", "dv"), found, exact, strict=True):
+        assert ours.dtype == dtype
+        assert not ours.isnan().any(), name
+        allowed = 6 * torch.finfo(dtype).eps * max(want.abs().max().item(), 1.0)
+        errors[name] = (ours.double() - want).abs().max().item() / allowed
+    return errors
+
+
+def assert_right(module: ModuleType, pattern: Pattern | PerHead, tensors: list[Tensor], **options: int) -> None:
+    for name, error in errors(module, pattern, tensors, **options).items():
+        assert error <= 1, (name, error)
+
+
+@pytest.mark.parametrize("name", [*WALKED, *WIDE])
+def test_equals_dense(name: str) -> None:
+    pattern = {**WALKED, **WIDE}[name]
+    module = hopper_module(pattern)
+    if not hasattr(module, "hopper_gradients_kernel"):
+        assert name == "power"  # in tiles of 64 queries and 128 keys only a table tells its tiles
+        return
+    sizes = ((517, 517, 4), (150, 400, 2)) if name in WIDE else ((260, 261, 2), (200, 130, 1))
+    heads = 4 if isinstance(pattern, PerHead) else 2
+    for number, (q_len, k_len, key_heads) in enumerate(sizes):
+        dtype = (BF16, FP16)[number % 2]
+        assert_right(module, pattern, random_inputs(heads, min(heads, key_heads), q_len, k_len, HEAD_DIM, dtype))
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_parts_equal_dense(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "GAIN", float("inf"))
+    pattern = IN_PARTS[name]
+    module = hopper_module(pattern)
+    for q_len, k_len, key_heads in ((90, 700, 2), (400, 130, 1)):
+        assert_right(module, pattern, random_inputs(4, key_heads, q_len, k_len, HEAD_DIM, FP16))
+
+
+@pytest.mark.parametrize("head_dim", [72, 96, 128])
+def test_head_dims(head_dim: int) -> None:
+    pattern = sd.sliding(300)
+    assert_right(hopper_module(pattern), pattern, random_inputs(2, 1, 400, 531, head_dim, BF16))
+
+
+def test_queries_that_start_anywhere_and_other_strides() -> None:
+    pattern = sd.sliding(200) | sd.sink(5) & sd.causal()
+    module = hopper_module(pattern)
+    tensors = random_inputs(2, 2, 140, 500, HEAD_DIM, FP16)
+    moved = [each.transpose(1, 2).contiguous().transpose(1, 2) for each in tensors]
+    for q_start in (0, 1, 63, 64, 129, 300, 360, -50):
+        assert_right(module, pattern, moved, q_start=q_start)
+
+
+def test_lists_of_tiles() -> None:
+    pattern = sd.offsets(203 * n * n + n for n in range(12))
+    module = hopper_module(pattern)
+    assert_right(module, pattern, random_inputs(2, 1, 300, 5000, HEAD_DIM, FP16))
+
+
+def test_columns_of_one_length_are_shared_out_others_handed_out() -> None:
+    for pattern, handed_out in ((sd.sliding(300), False), (sd.causal(), True)):
+        source = emit(pattern, TILINGS[0], "hopper")
+        launch = source[source.index("def hopper_backward_part(") :]
+        assert f"DYNAMIC={handed_out}" in launch
+        tensors = random_inputs(2, 1, 400, 400, HEAD_DIM, BF16)
+        for programs in (1, 3, 20):
+            assert_right(emulated(imported(source), programs), pattern, tensors)
+
+
+def test_other_heads_and_deterministic_runs_take_the_plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = hopper_module(sd.sliding(30))
+    q = torch.zeros(1, 1, 4, 128, dtype=FP16)
+    assert module.hopper_gradients(q, 0.1)
+    assert not module.hopper_gradients(q[..., :64], 0.1)
+    assert not module.hopper_gradients(q, 0.0)
+    assert not module.hopper_gradients(q, -0.1)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert not module.hopper_gradients(q, 0.1)
+
+
+# What an error of the schedule would be, as a change of the text, and how the emulator tells it.
+BROKEN = {
+    "queries not waited for": (r"mbarrier\.wait\(q_ready\.index\(slot\), phase\)", "pass", RACE),
+    "queries never given back": (r"mbarrier\.arrive\(q_free\.index\(slot\), count=1\)", "pass", "deadlock"),
+    "queries given back early": (
+        r"dk, dv = warpgroup_mma_wait\(2, deps=\[dk, dv\]\)",
+        "dk, dv = warpgroup_mma_wait(4, deps=[dk, dv])",
+        RACE,
+    ),
+    "scores not waited for": (r"warpgroup_mma_wait\(1, deps=\[b_s\]\)", "warpgroup_mma_wait(2, deps=[b_s])", RACE),
+    "the other half not waited for": (r"mbarrier\.wait\(ds_ready\.index\(slot\), phase\)", "pass", RACE),
+    "no fence before dS is multiplied": (
+        r"(store\(b_ds\)\n) +fence_async_shared\(\)\n",
+        r"\1",
+        "without a fence",
+    ),
+    "keys not waited for": (r"mbarrier\.wait\(kv_ready\.index\(key_slot\), key_phase\)", "pass", RACE),
+    "keys never given back": (r"mbarrier\.arrive\(kv_free\.index\(key_slot\), count=1\)", "pass", "deadlock"),
+    "no fence before dv is copied": (r"(store\(dv.*\n) +fence_async_shared\(\)\n", r"\1", "without a fence"),
+    "the copy of dv not waited for": (
+        r"(dv_desc, at, staged\)\n) +tma\.store_wait\(0\)\n",
+        r"\1",
+        "still copies",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_schedule_is_noticed(name: str) -> None:
+    old, new, complaint = BROKEN[name]
+    source, changed = re.subn(old, new, emit(sd.sliding(500), TILINGS[0], "hopper"))
+    assert changed
+    module = emulated(imported(source), programs=1)
+    with pytest.raises(EmulationError, match=complaint):
+        errors(module, sd.sliding(500), random_inputs(2, 1, 700, 700, HEAD_DIM, FP16))
