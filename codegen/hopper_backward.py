@@ -99,7 +99,6 @@ class HopperBackwardText:
             "block_m": str(TILES.block_m),
             "block_n": str(TILES.block_n),
             "width": str(WIDTH),
-            "dq_products": "2",
             "constants": f", {constants}" if constants else "",
             "constants_first": f"{constants}, " if constants else "",
             "constants_given": _given(["constants_on(q.device)"] if constants else [], deep),
@@ -160,7 +159,7 @@ class HopperBackwardText:
             row = f"(({row}) * classes + i_c)"
         return f"({row}) * (row_tiles - first_row_tile) - first_row_tile"
 
-    def _loop_lines(self, body: Callable[[int, int], list[str]]) -> list[str]:
+    def _loop_lines(self, body: Callable[[str, int], list[str]]) -> list[str]:
         lines: list[str] = []
         if len(self.programs) > 1:
             lines.append(f"kind = {kind_source(self.text.part)}")
@@ -174,32 +173,52 @@ class HopperBackwardText:
                 conditions += ["mine"] if own else []
                 if conditions:
                     joined = " & ".join(f"({each})" for each in conditions) if len(conditions) > 1 else conditions[0]
-                    lines += ["many = 0", f"if {joined}:", f"    many = {count}", "for u in range(many):"]
+                    lines += ["many = 0", f"if {joined}:", f"    many = {count}"]
                 else:
-                    lines.append(f"for u in range({count}):")
-                lines.append(f"    i = hopper_row_tile{self.text.suffix}_{number}(u, {self._edges})")
-                lines += [f"    {line}" for line in body(number, mask)]
+                    lines.append(f"many = {count}")
+                lines += body(f"hopper_row_tile{self.text.suffix}_{number}({{}}, {self._edges})", mask)
         return lines
 
     @property
     def _edges(self) -> str:
         return f"j, first_row_tile, row_tiles{', constants' if self.look_up else ''}"
 
-    def _bring_body(self, number: int, mask: int) -> list[str]:
+    def _bring_body(self, tile: str, mask: int) -> list[str]:
         c = "i_c, " if self.text.in_classes else ""
         return [
-            f"q_place = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
-            "bring_queries(q_desc, do_desc, rows_desc, q_place, head_row + i, q_ready, q_free, q_smem, do_smem, "
-            "rows_smem, slot, phase, QUERY_BYTES)",
-            "slot, phase = next_slot(slot, phase, STAGES)",
+            "for u in range(many):",
+            f"    i = {tile.format('u')}",
+            f"    q_place = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
+            "    bring_queries(q_desc, rows_desc, q_place, head_row + i, q_ready, q_free, q_smem, rows_smem, slot, phase, "
+            "QUERY_BYTES)",
+            "    slot, phase = next_slot(slot, phase, STAGES)",
+            "    bring(do_desc, q_place, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)",
+            "    turn, turn_phase = next_slot(turn, turn_phase, 2)",
         ]
 
-    def _add_body(self, number: int, mask: int) -> list[str]:
+    def _add_body(self, tile: str, mask: int) -> list[str]:
+        def step(old: bool) -> list[str]:
+            return [
+                f"    dk, dv, pairs = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, k_smem, b_v, q_smem, do_smem, "
+                "rows_smem, ds_smem, q_ready, q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, turn, "
+                "turn_phase, old_slot, old_phase, key_slot, dq_blocks_ptr, old_row, i, j, "
+                f"scale{', constants' if self.look_up else ''}, {mask}, {old}, W, BLOCK_M, BLOCK_N, D, DTYPE)",
+                "    old_slot = slot",
+                "    old_phase = turn_phase",
+                "    old_row = head_row + i",
+                "    slot, phase = next_slot(slot, phase, STAGES)",
+                "    turn, turn_phase = next_slot(turn, turn_phase, 2)",
+            ]
+
         return [
-            f"dk, dv = hopper_gradient_step{self.text.suffix}(dk, dv, k_smem, b_v, q_smem, do_smem, rows_smem, "
-            "ds_smem, q_ready, q_free, ds_ready, slot, phase, key_slot, dq_blocks_ptr, head_row + i, i, j, "
-            f"scale{', constants' if self.look_up else ''}, {mask}, W, BLOCK_M, BLOCK_N, D, DTYPE)",
-            "slot, phase = next_slot(slot, phase, STAGES)",
+            "first = gl.where((begun == 0) & (many > 0), 1, 0)",
+            "if first > 0:",
+            f"    i = {tile.format('0')}",
+            *step(old=False),
+            "    begun = 1",
+            "for u in range(first, many):",
+            f"    i = {tile.format('u')}",
+            *step(old=True),
         ]
 
     def _step_mask(self, constants: str) -> str:

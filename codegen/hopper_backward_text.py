@@ -4,15 +4,23 @@ from __future__ import annotations
 
 SHARED = '''
 @gluon.jit
-def bring_queries(
-    q_desc, do_desc, rows_desc, place, row, ready, free, q_smem, do_smem, rows_smem, slot, phase, BYTES: gl.constexpr
-):
-    """Q, dO and the rows' numbers of one query tile into a slot of their ring, once its readers have left it."""
+def bring_queries(q_desc, rows_desc, place, row, ready, free, q_smem, rows_smem, slot, phase, BYTES: gl.constexpr):
+    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it."""
     mbarrier.wait(free.index(slot), phase)
     mbarrier.expect(ready.index(slot), BYTES)
     tma.async_copy_global_to_shared(q_desc, place, ready.index(slot), q_smem.index(slot))
     tma.async_copy_global_to_shared(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
-    tma.async_copy_global_to_shared(do_desc, place, ready.index(slot), do_smem.index(slot))
+
+
+@gluon.jit
+def begun_dq(b_k, ds_smem, ds_ready, turn, phase, W: gl.constexpr, BLOCK_M: gl.constexpr):
+    """Begin the product of dS, of all keys of the tile, with half the columns of K."""
+    mbarrier.wait(ds_ready.index(turn), phase)
+    b_dq = gl.zeros([BLOCK_M, 64], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
+    for half in gl.static_range(2):
+        b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
+        b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * 64, 64, 1), b_dq, is_async=True)
+    return b_dq
 
 
 @gluon.jit
@@ -127,80 +135,94 @@ ${add_before}        tl.store(dq_ptr + place, b_dq.to(dq_ptr.dtype.element_ty), 
 
 @gluon.jit
 def hopper_gradient_step${p}(
-    dk, dv, k_smem, b_v, q_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready, slot, phase, key_slot,
-    dq_ptr, row, i, j, scale${constants}, MASK: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr,
-    BLOCK_N: gl.constexpr, D: gl.constexpr, DTYPE: gl.constexpr,
+    dk, dv, pairs, k_smem, b_v, q_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready, do_free, ds_ready,
+    ds_free, slot, phase, turn, turn_phase, old_slot, old_phase, key_slot, dq_ptr, old_row, i, j, scale${constants},
+    MASK: gl.constexpr, OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
+    D: gl.constexpr, DTYPE: gl.constexpr,
 ):
-    """One query tile's share of dk and dv of 64 keys, and, with the other warpgroup's, 64 columns of its dq.
+    """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
 
-    Scores stand transposed, keys down, queries across.
+    Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
+    that of all keys with half the columns of K.
     """
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
-    mbarrier.wait(q_ready.index(slot), phase)
-    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
-    b_do = do_smem.index(slot).reshape([BLOCK_M, D])
+    LEFT: gl.constexpr = 2 if OLD else 1
     b_k = k_smem.index(key_slot).reshape([BLOCK_N, D])
+    b_do = do_smem.index(turn).reshape([BLOCK_M, D])
     rows = rows_smem.index(slot).reshape([2, BLOCK_M])
     zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
+    mbarrier.wait(q_ready.index(slot), phase)
     b_s = zeros + rows.slice(0, 1, 0).load(S_LAYOUT)
     b_dp = zeros + rows.slice(1, 1, 0).load(S_LAYOUT)
+    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
     b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), b_s, is_async=True)
+    if OLD:
+        b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
+        dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
+    mbarrier.wait(do_ready.index(turn), turn_phase)
     b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), b_dp, is_async=True)
-    b_s = warpgroup_mma_wait(1, deps=[b_s])
+    b_s = warpgroup_mma_wait(LEFT, deps=[b_s])
     b_p = gl.exp2(b_s * scale)
-${step_mask}    b_dp = warpgroup_mma_wait(0, deps=[b_dp])
+${step_mask}    if OLD:
+        dk = warpgroup_mma_wait(1, deps=[dk])
+        mbarrier.arrive(q_free.index(old_slot), count=1)
+    b_dp = warpgroup_mma_wait(0, deps=[b_dp])
     dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
-    b_ds = (b_p * b_dp).to(DTYPE)
-    # Two iterations back both warpgroups were done with this slot: each waited for the other since.
-    ds_smem.index(2 * slot + W).store(b_ds)
+    b_ds = b_p * b_dp
+    mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
+    ds_smem.index(2 * turn + W).store(b_ds.to(DTYPE))
     fence_async_shared()
-    mbarrier.arrive(ds_ready.index(slot), count=1)
-    dk = warpgroup_mma(gl.convert_layout(b_ds, P_LAYOUT), b_q, dk, is_async=True)
-    mbarrier.wait(ds_ready.index(slot), phase)
-    b_dq = gl.zeros([64, 64], gl.float32, DQ_LAYOUT)
-    for half in gl.static_range(2):
-        b_dst = ds_smem.index(2 * slot + half).permute((1, 0))
-        b_dq = warpgroup_mma(b_dst, b_k.slice(half * 64, 64, 0).slice(W * 64, 64, 1), b_dq, is_async=True)
-    dk, dv = warpgroup_mma_wait(${dq_products}, deps=[dk, dv])
-    mbarrier.arrive(q_free.index(slot), count=1)
-    b_dq = warpgroup_mma_wait(0, deps=[b_dq])
-    add_block(dq_ptr + (row.to(gl.int64) * 2 + W) * 4096, b_dq)
-    return dk, dv
+    mbarrier.arrive(ds_ready.index(turn), count=1)
+    if OLD:
+        b_dq = begun_dq(b_k, ds_smem, ds_ready, turn ^ 1, old_phase, W, BLOCK_M)
+        dv = warpgroup_mma_wait(2, deps=[dv])
+        mbarrier.arrive(do_free.index(turn), count=1)
+        b_dq = warpgroup_mma_wait(0, deps=[b_dq])
+        mbarrier.arrive(ds_free.index(turn ^ 1), count=1)
+        add_block(dq_ptr + (old_row.to(gl.int64) * 2 + W) * 4096, b_dq)
+    else:
+        dv = warpgroup_mma_wait(0, deps=[dv])
+        mbarrier.arrive(do_free.index(turn), count=1)
+    return dk, dv, packed(b_ds, BLOCK_M, DTYPE)
 
 
 @gluon.jit
 def hopper_bring_gradients${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
-    q_ready, q_free, kv_ready, kv_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile,
-    row_tiles, heads, group, works,${key_scalars}
+    q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, counter,
+    k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr,
-    DYNAMIC: gl.constexpr,
+    VALUE_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
 ):
     """One warp: bring the tiles that the consumers read, in their order."""
-    QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 * 2 + BLOCK_M * 2 * 4
+    QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 + BLOCK_M * 2 * 4
     key_heads = heads // group
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 1
+    turn = 0
+    turn_phase = 1
     key_slot = 0
     key_phase = 1
+    value_slot = 0
+    value_phase = 1
     next_phase = 1
     work = gl.program_id(0)
     while work < works:
 ${work}
-        mbarrier.wait(kv_free.index(key_slot), key_phase)
-        mbarrier.expect(kv_ready.index(key_slot), BLOCK_N * D * 2 * 2)
         k_place = [i_b, i_g, ${c}j * BLOCK_N, 0]
-        tma.async_copy_global_to_shared(k_desc, k_place, kv_ready.index(key_slot), k_smem.index(key_slot))
+        bring(k_desc, k_place, k_ready, k_free, k_smem, key_slot, key_phase, BLOCK_N * D * 2)
+        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
+        mbarrier.wait(v_free.index(value_slot), value_phase)
+        mbarrier.expect(v_ready.index(value_slot), BLOCK_N * D * 2)
         for w in gl.static_range(2):
             v_place = [i_b, i_g, ${c}j * BLOCK_N + w * 64, 0]
             tma.async_copy_global_to_shared(
-                v_desc, v_place, kv_ready.index(key_slot), v_smem.index(2 * key_slot + w)
+                v_desc, v_place, v_ready.index(value_slot), v_smem.index(2 * value_slot + w)
             )
-        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
+        value_slot, value_phase = next_slot(value_slot, value_phase, VALUE_STAGES)
         for i_h in range(i_g * group, (i_g + 1) * group):
             head_row = ${head_row}
 ${bring_loops}
@@ -217,36 +239,61 @@ ${bring_loops}
 @gluon.jit
 def hopper_add_gradients${p}(
     ${constants_first}${results}dq_blocks_ptr,
-    scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready, kv_ready,
-    kv_free, next_smem, next_ready, next_free, k_len, first_row_tile, row_tiles, heads, group,
-    works,${key_scalars}
+    scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready, do_free,
+    ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len, first_row_tile,
+    row_tiles, heads, group, works,${key_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    KEY_STAGES: gl.constexpr, DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
+    KEY_STAGES: gl.constexpr, VALUE_STAGES: gl.constexpr, DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
 ):
     """One warpgroup: dk and dv of the keys W * 64 .. W * 64 + 63 of each key tile, and half the columns of dq."""
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     DTYPE: gl.constexpr = k_smem.dtype
     key_heads = heads // group
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
+    turn = 0
+    turn_phase = 0
     key_slot = 0
     key_phase = 0
+    value_slot = 0
+    value_phase = 0
     next_phase = 0
     work = gl.program_id(0)
     while work < works:
 ${work}
         dk = gl.zeros([64, D], gl.float32, O_LAYOUT)
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
-        mbarrier.wait(kv_ready.index(key_slot), key_phase)
-        b_v = v_smem.index(2 * key_slot + W).reshape([64, D])
+        pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
+        begun = 0
+        old_slot = 0
+        old_phase = 0
+        old_row = 0
+        mbarrier.wait(k_ready.index(key_slot), key_phase)
+        mbarrier.wait(v_ready.index(value_slot), value_phase)
+        b_v = v_smem.index(2 * value_slot + W).reshape([64, D])
         for i_h in range(i_g * group, (i_g + 1) * group):
             head_row = ${head_row}
 ${add_loops}
+        if begun > 0:
+            # dk and dq of the last query tile.
+            b_k = k_smem.index(key_slot).reshape([BLOCK_N, D])
+            b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
+            dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
+            b_dq = begun_dq(b_k, ds_smem, ds_ready, turn ^ 1, old_phase, W, BLOCK_M)
+            dk = warpgroup_mma_wait(2, deps=[dk])
+            mbarrier.arrive(q_free.index(old_slot), count=1)
+            b_dq = warpgroup_mma_wait(0, deps=[b_dq])
+            mbarrier.arrive(ds_free.index(turn ^ 1), count=1)
+            add_block(dq_blocks_ptr + (old_row.to(gl.int64) * 2 + W) * 4096, b_dq)
+        mbarrier.arrive(k_free.index(key_slot), count=1)
+        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
         dk *= softmax_scale
 ${store}
-        mbarrier.arrive(kv_free.index(key_slot), count=1)
-        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
+        mbarrier.arrive(v_free.index(value_slot), count=1)
+        value_slot, value_phase = next_slot(value_slot, value_phase, VALUE_STAGES)
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
             work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
@@ -260,7 +307,8 @@ ${store}
 def hopper_gradients_kernel${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, ${results}dq_blocks_ptr,
     counter, scale, softmax_scale, q_len, k_len, q_start, heads, group, works,${key_scalars}
-    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr,
+    VALUE_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
 ):
     """dk and dv of key tiles${of_class}, and sums for dq: two warpgroups multiply, a warp loads."""
     BLOCK_M: gl.constexpr = ${block_m}
@@ -270,16 +318,21 @@ def hopper_gradients_kernel${p}(
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M
     q_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, ${one}BLOCK_M, D], q_desc.layout)
-    do_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, ${one}BLOCK_M, D], do_desc.layout)
     rows_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 2, BLOCK_M], rows_desc.layout)
-    ds_smem = gl.allocate_shared_memory(DTYPE, [STAGES * 2, 64, BLOCK_M], DS_LAYOUT)
+    do_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}BLOCK_M, D], do_desc.layout)
+    ds_smem = gl.allocate_shared_memory(DTYPE, [4, 64, BLOCK_M], DS_LAYOUT)
     k_smem = gl.allocate_shared_memory(DTYPE, [KEY_STAGES, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
-    v_smem = gl.allocate_shared_memory(DTYPE, [KEY_STAGES * 2, 1, 1, ${one}64, D], v_desc.layout)
+    v_smem = gl.allocate_shared_memory(DTYPE, [VALUE_STAGES * 2, 1, 1, ${one}64, D], v_desc.layout)
     q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    ds_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    kv_ready = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
-    kv_free = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
+    do_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    do_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    ds_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    ds_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [VALUE_STAGES, 1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [VALUE_STAGES, 1], mbarrier.MBarrierLayout())
     next_smem = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
@@ -288,10 +341,17 @@ def hopper_gradients_kernel${p}(
     for stage in gl.static_range(STAGES):
         mbarrier.init(q_ready.index(stage), count=1)
         mbarrier.init(q_free.index(stage), count=2)
+    for stage in gl.static_range(2):
+        mbarrier.init(do_ready.index(stage), count=1)
+        mbarrier.init(do_free.index(stage), count=2)
         mbarrier.init(ds_ready.index(stage), count=2)
+        mbarrier.init(ds_free.index(stage), count=2)
     for stage in gl.static_range(KEY_STAGES):
-        mbarrier.init(kv_ready.index(stage), count=1)
-        mbarrier.init(kv_free.index(stage), count=2)
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
+    for stage in gl.static_range(VALUE_STAGES):
+        mbarrier.init(v_ready.index(stage), count=1)
+        mbarrier.init(v_free.index(stage), count=2)
     fence_async_shared()
     W_0: gl.constexpr = 0
     W_1: gl.constexpr = 1
@@ -299,23 +359,23 @@ def hopper_gradients_kernel${p}(
         [
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
-                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready,
-                kv_ready, kv_free, next_smem, next_ready, next_free, k_len, first_row_tile, row_tiles,
-                heads, group, works,${key_scalars}
-                W_0, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, DYNAMIC, HEAD_DIM,
+                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready,
+                do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+                first_row_tile, row_tiles, heads, group, works,${key_scalars}
+                W_0, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, VALUE_STAGES, DYNAMIC, HEAD_DIM,
             )),
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
-                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, ds_ready,
-                kv_ready, kv_free, next_smem, next_ready, next_free, k_len, first_row_tile, row_tiles,
-                heads, group, works,${key_scalars}
-                W_1, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, DYNAMIC, HEAD_DIM,
+                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready,
+                do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+                first_row_tile, row_tiles, heads, group, works,${key_scalars}
+                W_1, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, VALUE_STAGES, DYNAMIC, HEAD_DIM,
             )),
             (hopper_bring_gradients${p}, (
                 ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
-                rows_smem, q_ready, q_free, kv_ready, kv_free, next_smem, next_ready, next_free, counter, k_len,
-                q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
-                BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, DYNAMIC,
+                rows_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready,
+                next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
+                BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, VALUE_STAGES, DYNAMIC,
             )),
         ],
         [4, 1],
@@ -325,7 +385,7 @@ def hopper_gradients_kernel${p}(
 
 STORE_TILE = """\
         # V is read no more: its slot takes the gradients on their way to memory.
-        staged = v_smem.index(2 * key_slot + W)
+        staged = v_smem.index(2 * value_slot + W)
         at = [i_b, i_g, ${c}j * BLOCK_N + W * 64, 0]
         staged.reshape([64, D]).store(dv.to(DTYPE))
         fence_async_shared()
@@ -396,8 +456,9 @@ ${give_results}            dq_blocks,
             works,
             HEAD_DIM=head_dim,
             D=${width},
-            STAGES=2,
+            STAGES=3,
             KEY_STAGES=2,
+            VALUE_STAGES=1,
             DYNAMIC=${dynamic},
             num_warps=4,
             maxnreg=168,
@@ -464,8 +525,9 @@ ${give_results}                dq_blocks,
                 works,
 ${give_key_classes}                HEAD_DIM=head_dim,
                 D=${width},
-                STAGES=2,
+                STAGES=3,
                 KEY_STAGES=2,
+                VALUE_STAGES=1,
                 DYNAMIC=${dynamic},
                 num_warps=4,
                 maxnreg=168,

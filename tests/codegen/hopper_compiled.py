@@ -85,8 +85,9 @@ def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: i
     chosen = {
         "HEAD_DIM": head_dim,
         "D": width,
-        "STAGES": 2,
+        "STAGES": 3,
         "KEY_STAGES": 2,
+        "VALUE_STAGES": 1,
         "DYNAMIC": "DYNAMIC=True" in inspect.getsource(getattr(module, f"hopper_backward_part{suffix}")),
     }
     result = f"*{dtype}" if single else "*fp32"
