@@ -12,7 +12,7 @@ from string import Template
 
 from sparsedsl.codegen import hopper_backward_text
 from sparsedsl.codegen.describe import describe
-from sparsedsl.codegen.hopper import filled_text, indented, masks_text, shortened, used_lines
+from sparsedsl.codegen.hopper import filled_text, indented, shortened, used_lines
 from sparsedsl.codegen.hopper_choice import LENGTH, UNEVEN
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText
@@ -48,8 +48,6 @@ class HopperBackwardText:
         """The kernels and the functions they call."""
         holes = self._holes()
         texts = [filled_text(each, holes) for each in self.walks]
-        if self.masks:
-            texts.append(filled_text(hopper_backward_text.KEEP, holes))
         texts.append(filled_text(hopper_backward_text.KERNELS, holes))
         return "\n".join(piece for line in "".join(texts).splitlines() for piece in broken(line)) + "\n"
 
@@ -104,8 +102,8 @@ class HopperBackwardText:
             "constants_given": _given(["constants_on(q.device)"] if constants else [], deep),
             "row_constants": f"{row_constants}, " if row_constants else "",
             "row_constants_given": _given(["constants_on(q.device)"] if row_constants else [], deep),
-            "masks": masks_text(self.masks),
-            "step_mask": self._step_mask(constants) if self.masks else "",
+            "place": "    place = told(place_smem, slot)\n" if self.masks else "",
+            "step_mask": self._step_mask() if self.masks else "",
             "token_row": own["token_row"] if in_classes else "i_bh.to(tl.int64) * q_len + o_m - q_start",
             "tile_row": tile_row,
             "add_before": _ADD_BEFORE if later else "",
@@ -118,9 +116,16 @@ class HopperBackwardText:
             "head_row": self._head_row(bound),
             "work": indented(self._work_lines(), 8),
             "bring_loops": indented(self._loop_lines(self._bring_body), 12),
-            "add_loops": indented(self._loop_lines(self._add_body), 12),
+            "count_loops": indented(self._loop_lines(self._count_body), 12),
+            "first_step": indented(self._step_lines(old=False), 12),
+            "next_step": indented(self._step_lines(old=True), 16),
             "store": self._store(single, later),
             "one": "1, " if in_classes else "",
+            "staging": filled_text(hopper_backward_text.STAGING, {"one": "1, " if in_classes else ""})
+            if single
+            else "",
+            "staging_name": "o_smem, " if single else "",
+            "last_wait": "\n    tma.store_wait(0)" if single else "",
             "dynamic": str(self._uneven()),
             "counter": "torch.zeros(1, dtype=torch.int32, device=q.device)" if self._uneven() else "lse",
             "give_key_classes": own["give_key_classes"],
@@ -159,7 +164,8 @@ class HopperBackwardText:
             row = f"(({row}) * classes + i_c)"
         return f"({row}) * (row_tiles - first_row_tile) - first_row_tile"
 
-    def _loop_lines(self, body: Callable[[str, int], list[str]]) -> list[str]:
+    def _loop_lines(self, body: Callable[[str, str, int], list[str]]) -> list[str]:
+        """The lines of `body`, given the number of tiles, the u-th tile and the mask, for each loop of the own kind."""
         lines: list[str] = []
         if len(self.programs) > 1:
             lines.append(f"kind = {kind_source(self.text.part)}")
@@ -167,70 +173,63 @@ class HopperBackwardText:
         if own:
             lines.append(f"mine = {own} == first_class + i_c")
         for kind, loops in enumerate(self.loops):
+            inner: list[str] = []
             for number, mask in loops:
-                count = f"hopper_row_count{self.text.suffix}_{number}({self._edges})"
-                conditions = [f"kind == {kind}"] if len(self.programs) > 1 else []
-                conditions += ["mine"] if own else []
-                if conditions:
-                    joined = " & ".join(f"({each})" for each in conditions) if len(conditions) > 1 else conditions[0]
-                    lines += ["many = 0", f"if {joined}:", f"    many = {count}"]
-                else:
-                    lines.append(f"many = {count}")
-                lines += body(f"hopper_row_tile{self.text.suffix}_{number}({{}}, {self._edges})", mask)
+                end = f"{self.text.suffix}_{number}"
+                count, tile = f"hopper_row_count{end}({self._edges})", f"hopper_row_tile{end}(u, {self._edges})"
+                inner += body(count, tile, mask)
+            conditions = [f"kind == {kind}"] if len(self.programs) > 1 else []
+            conditions += ["mine"] if own else []
+            if conditions and inner:
+                joined = " & ".join(f"({each})" for each in conditions) if len(conditions) > 1 else conditions[0]
+                inner = [f"if {joined}:", *(f"    {line}" for line in inner)]
+            lines += inner
         return lines
 
     @property
     def _edges(self) -> str:
         return f"j, first_row_tile, row_tiles{', constants' if self.look_up else ''}"
 
-    def _bring_body(self, tile: str, mask: int) -> list[str]:
+    def _count_body(self, count: str, tile: str, mask: int) -> list[str]:
+        return [f"total += {count}"]
+
+    def _bring_body(self, count: str, tile: str, mask: int) -> list[str]:
         c = "i_c, " if self.text.in_classes else ""
+        place = f"{len(self.masks) + 1} * i + {mask + 1}" if self.masks else "i"
         return [
-            "for u in range(many):",
-            f"    i = {tile.format('u')}",
-            f"    q_place = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
-            "    bring_queries(q_desc, rows_desc, q_place, head_row + i, q_ready, q_free, q_smem, rows_smem, slot, phase, "
-            "QUERY_BYTES)",
+            f"for u in range({count}):",
+            f"    i = {tile}",
+            f"    q_at = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
+            f"    bring_queries(q_desc, rows_desc, q_at, head_row + i, {place}, q_ready, q_free, q_smem, rows_smem, "
+            "row_smem, place_smem, slot, phase, QUERY_BYTES)",
             "    slot, phase = next_slot(slot, phase, STAGES)",
-            "    bring(do_desc, q_place, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)",
+            "    bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)",
             "    turn, turn_phase = next_slot(turn, turn_phase, 2)",
         ]
 
-    def _add_body(self, tile: str, mask: int) -> list[str]:
-        def step(old: bool) -> list[str]:
-            return [
-                f"    dk, dv, pairs = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, k_smem, b_v, q_smem, do_smem, "
-                "rows_smem, ds_smem, q_ready, q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, turn, "
-                "turn_phase, old_slot, old_phase, key_slot, dq_blocks_ptr, old_row, i, j, "
-                f"scale{', constants' if self.look_up else ''}, {mask}, {old}, W, BLOCK_M, BLOCK_N, D, DTYPE)",
-                "    old_slot = slot",
-                "    old_phase = turn_phase",
-                "    old_row = head_row + i",
-                "    slot, phase = next_slot(slot, phase, STAGES)",
-                "    turn, turn_phase = next_slot(turn, turn_phase, 2)",
-            ]
-
+    def _step_lines(self, old: bool) -> list[str]:
         return [
-            "first = gl.where((begun == 0) & (many > 0), 1, 0)",
-            "if first > 0:",
-            f"    i = {tile.format('0')}",
-            *step(old=False),
-            "    begun = 1",
-            "for u in range(first, many):",
-            f"    i = {tile.format('u')}",
-            *step(old=True),
+            f"dk, dv, pairs, row = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, "
+            "rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free, do_ready, do_free, ds_ready, ds_free, slot, "
+            f"phase, step, dq_blocks_ptr, {'row' if old else '0'}, j, scale{', constants' if self.look_up else ''}, "
+            f"{old}, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE)",
+            "slot, phase = next_slot(slot, phase, STAGES)",
+            "step += 1",
         ]
 
-    def _step_mask(self, constants: str) -> str:
-        given = f", {constants}" if constants else ""
-        lines = [
-            "if MASK >= 0:",
-            "    o_m = i * BLOCK_M + fresh(gl.arange(0, BLOCK_M, gl.SliceLayout(0, S_LAYOUT)))",
-            "    o_n = j * BLOCK_N + W * 64 + fresh(gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT)))",
-            f"    keep = hopper_keep_gradient{self.text.suffix}(gl.expand_dims(o_m, 0), gl.expand_dims(o_n, 1){given}, "
-            "MASK)",
-            "    b_p = gl.where(keep, b_p, 0.0)",
-        ]
+    def _step_mask(self) -> str:
+        """Each mask under its number: one loop goes over all tiles, FULL and PARTIAL."""
+        kinds = len(self.masks) + 1
+        lines = []
+        for number, source in enumerate(self.masks, 1):
+            lines += [
+                f"if place % {kinds} == {number}:",
+                f"    o_m = place // {kinds} * BLOCK_M + gl.arange(0, BLOCK_M, gl.SliceLayout(0, S_LAYOUT))",
+                "    o_n = j * BLOCK_N + W * 64 + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))",
+                "    q = gl.expand_dims(o_m, 0)",
+                "    k = gl.expand_dims(o_n, 1)",
+                f"    b_p = gl.where({source}, b_p, 0.0)",
+            ]
         return indented(lines, 4) + "\n"
 
     def _store(self, single: bool, later: bool) -> str:

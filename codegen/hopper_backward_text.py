@@ -4,18 +4,40 @@ from __future__ import annotations
 
 SHARED = '''
 @gluon.jit
-def bring_queries(q_desc, rows_desc, place, row, ready, free, q_smem, rows_smem, slot, phase, BYTES: gl.constexpr):
-    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it."""
+def tell(smem, slot, value):
+    """One warp: leave a number for the consumers."""
+    smem.index(slot).store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + value)
+
+
+@gluon.jit
+def told(smem, slot):
+    """A warpgroup: the number that was left."""
+    return gl.max(smem.index(slot).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+
+
+@gluon.jit
+def bring_queries(
+    q_desc, rows_desc, at, row, place, ready, free, q_smem, rows_smem, row_smem, place_smem, slot, phase,
+    BYTES: gl.constexpr,
+):
+    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it.
+
+    `row` is the tile's number among all, `place` tells its number in its head, and its mask.
+    """
     mbarrier.wait(free.index(slot), phase)
+    tell(row_smem, slot, row)
+    tell(place_smem, slot, place)
+    mbarrier.arrive(ready.index(slot), count=1)
     mbarrier.expect(ready.index(slot), BYTES)
-    tma.async_copy_global_to_shared(q_desc, place, ready.index(slot), q_smem.index(slot))
+    tma.async_copy_global_to_shared(q_desc, at, ready.index(slot), q_smem.index(slot))
     tma.async_copy_global_to_shared(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
 
 
 @gluon.jit
-def begun_dq(b_k, ds_smem, ds_ready, turn, phase, W: gl.constexpr, BLOCK_M: gl.constexpr):
-    """Begin the product of dS, of all keys of the tile, with half the columns of K."""
-    mbarrier.wait(ds_ready.index(turn), phase)
+def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexpr):
+    """Begin the product of the dS of a step, of all keys of the tile, with half the columns of K."""
+    turn = step & 1
+    mbarrier.wait(ds_ready.index(turn), (step >> 1) & 1)
     b_dq = gl.zeros([BLOCK_M, 64], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
     for half in gl.static_range(2):
         b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
@@ -65,14 +87,6 @@ def hopper_row_tile${s}(u, j, first_row_tile, row_tiles${constants}):
     """The u-th of these tiles."""
 ${tile_lines}
     return i
-'''
-
-KEEP = '''
-@gluon.jit
-def hopper_keep_gradient${p}(q, k${constants}, MASK: gl.constexpr):
-    """Which pairs of a PARTIAL tile take part, by the mask of this number."""
-${masks}
-    return keep
 '''
 
 KERNELS = '''
@@ -135,10 +149,10 @@ ${add_before}        tl.store(dq_ptr + place, b_dq.to(dq_ptr.dtype.element_ty), 
 
 @gluon.jit
 def hopper_gradient_step${p}(
-    dk, dv, pairs, k_smem, b_v, q_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready, do_free, ds_ready,
-    ds_free, slot, phase, turn, turn_phase, old_slot, old_phase, key_slot, dq_ptr, old_row, i, j, scale${constants},
-    MASK: gl.constexpr, OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
-    D: gl.constexpr, DTYPE: gl.constexpr,
+    dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free,
+    do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, old_row, j, scale${constants},
+    OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
+    STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
     """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
 
@@ -149,12 +163,20 @@ def hopper_gradient_step${p}(
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     LEFT: gl.constexpr = 2 if OLD else 1
-    b_k = k_smem.index(key_slot).reshape([BLOCK_N, D])
+    # Always 0, which the compiler can't know: hoisted, all addresses in K and V would crowd the registers.
+    never = step >> 30
+    b_k = k_smem.index(never).reshape([BLOCK_N, D])
+    b_v = v_smem.index(never).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
+    # dO and dS have two slots each.
+    turn = step & 1
+    turn_phase = (step >> 1) & 1
+    old_slot = gl.where(slot == 0, STAGES, slot) - 1
     b_do = do_smem.index(turn).reshape([BLOCK_M, D])
     rows = rows_smem.index(slot).reshape([2, BLOCK_M])
     zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
     mbarrier.wait(q_ready.index(slot), phase)
-    b_s = zeros + rows.slice(0, 1, 0).load(S_LAYOUT)
+    row = told(row_smem, slot)
+${place}    b_s = zeros + rows.slice(0, 1, 0).load(S_LAYOUT)
     b_dp = zeros + rows.slice(1, 1, 0).load(S_LAYOUT)
     b_q = q_smem.index(slot).reshape([BLOCK_M, D])
     b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), b_s, is_async=True)
@@ -176,7 +198,7 @@ ${step_mask}    if OLD:
     fence_async_shared()
     mbarrier.arrive(ds_ready.index(turn), count=1)
     if OLD:
-        b_dq = begun_dq(b_k, ds_smem, ds_ready, turn ^ 1, old_phase, W, BLOCK_M)
+        b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
         dv = warpgroup_mma_wait(2, deps=[dv])
         mbarrier.arrive(do_free.index(turn), count=1)
         b_dq = warpgroup_mma_wait(0, deps=[b_dq])
@@ -185,18 +207,17 @@ ${step_mask}    if OLD:
     else:
         dv = warpgroup_mma_wait(0, deps=[dv])
         mbarrier.arrive(do_free.index(turn), count=1)
-    return dk, dv, packed(b_ds, BLOCK_M, DTYPE)
+    return dk, dv, packed(b_ds, BLOCK_M, DTYPE), row
 
 
 @gluon.jit
 def hopper_bring_gradients${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
-    q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, counter,
-    k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
-    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr,
-    VALUE_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
+    next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
 ):
-    """One warp: bring the tiles that the consumers read, in their order."""
+    """One warp: bring the tiles that the consumers read, and say how many and which they are."""
     QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 + BLOCK_M * 2 * 4
     key_heads = heads // group
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
@@ -204,25 +225,22 @@ def hopper_bring_gradients${p}(
     phase = 1
     turn = 0
     turn_phase = 1
-    key_slot = 0
-    key_phase = 1
-    value_slot = 0
-    value_phase = 1
     next_phase = 1
     work = gl.program_id(0)
     while work < works:
 ${work}
-        k_place = [i_b, i_g, ${c}j * BLOCK_N, 0]
-        bring(k_desc, k_place, k_ready, k_free, k_smem, key_slot, key_phase, BLOCK_N * D * 2)
-        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
-        mbarrier.wait(v_free.index(value_slot), value_phase)
-        mbarrier.expect(v_ready.index(value_slot), BLOCK_N * D * 2)
-        for w in gl.static_range(2):
-            v_place = [i_b, i_g, ${c}j * BLOCK_N + w * 64, 0]
-            tma.async_copy_global_to_shared(
-                v_desc, v_place, v_ready.index(value_slot), v_smem.index(2 * value_slot + w)
-            )
-        value_slot, value_phase = next_slot(value_slot, value_phase, VALUE_STAGES)
+        total = 0
+        for i_h in range(i_g * group, (i_g + 1) * group):
+${count_loops}
+        at = [i_b, i_g, ${c}j * BLOCK_N, 0]
+        mbarrier.wait(v_free, next_phase)
+        tell(many_smem, 0, total)
+        mbarrier.arrive(v_ready, count=1)
+        mbarrier.expect(v_ready, BLOCK_N * D * 2)
+        tma.async_copy_global_to_shared(v_desc, at, v_ready, v_smem.index(0))
+        mbarrier.wait(k_free, next_phase)
+        mbarrier.expect(k_ready, BLOCK_N * D * 2)
+        tma.async_copy_global_to_shared(k_desc, at, k_ready, k_smem.index(0))
         for i_h in range(i_g * group, (i_g + 1) * group):
             head_row = ${head_row}
 ${bring_loops}
@@ -231,19 +249,20 @@ ${bring_loops}
             mbarrier.wait(next_free, next_phase)
             next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
             mbarrier.arrive(next_ready, count=1)
-            next_phase ^= 1
         else:
             work += gl.num_programs(0)
+        next_phase ^= 1
 
 
 @gluon.jit
 def hopper_add_gradients${p}(
     ${constants_first}${results}dq_blocks_ptr,
-    scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready, do_free,
-    ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len, first_row_tile,
-    row_tiles, heads, group, works,${key_scalars}
+    scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
+    ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
+    do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+    heads, group, works,${key_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    KEY_STAGES: gl.constexpr, VALUE_STAGES: gl.constexpr, DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
+    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
 ):
     """One warpgroup: dk and dv of the keys W * 64 .. W * 64 + 63 of each key tile, and half the columns of dq."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
@@ -254,61 +273,52 @@ def hopper_add_gradients${p}(
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
-    turn = 0
-    turn_phase = 0
-    key_slot = 0
-    key_phase = 0
-    value_slot = 0
-    value_phase = 0
+    step = 0
     next_phase = 0
     work = gl.program_id(0)
     while work < works:
 ${work}
         dk = gl.zeros([64, D], gl.float32, O_LAYOUT)
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
-        pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
-        begun = 0
-        old_slot = 0
-        old_phase = 0
-        old_row = 0
-        mbarrier.wait(k_ready.index(key_slot), key_phase)
-        mbarrier.wait(v_ready.index(value_slot), value_phase)
-        b_v = v_smem.index(2 * value_slot + W).reshape([64, D])
-        for i_h in range(i_g * group, (i_g + 1) * group):
-            head_row = ${head_row}
-${add_loops}
-        if begun > 0:
-            # dk and dq of the last query tile.
-            b_k = k_smem.index(key_slot).reshape([BLOCK_N, D])
+        mbarrier.wait(v_ready, next_phase)
+        many = told(many_smem, 0)
+        mbarrier.wait(k_ready, next_phase)
+        if many > 0:
+            pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
+${first_step}
+            for _ in range(1, many):
+${next_step}
+            # V is read no more; dk and dq of the last query tile.
+            mbarrier.arrive(v_free, count=1)
+            old_slot = gl.where(slot == 0, STAGES, slot) - 1
+            b_k = k_smem.index(0).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
-            b_dq = begun_dq(b_k, ds_smem, ds_ready, turn ^ 1, old_phase, W, BLOCK_M)
+            b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
             dk = warpgroup_mma_wait(2, deps=[dk])
             mbarrier.arrive(q_free.index(old_slot), count=1)
             b_dq = warpgroup_mma_wait(0, deps=[b_dq])
-            mbarrier.arrive(ds_free.index(turn ^ 1), count=1)
-            add_block(dq_blocks_ptr + (old_row.to(gl.int64) * 2 + W) * 4096, b_dq)
-        mbarrier.arrive(k_free.index(key_slot), count=1)
-        key_slot, key_phase = next_slot(key_slot, key_phase, KEY_STAGES)
+            mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
+            add_block(dq_blocks_ptr + (row.to(gl.int64) * 2 + W) * 4096, b_dq)
+        else:
+            mbarrier.arrive(v_free, count=1)
+        mbarrier.arrive(k_free, count=1)
         dk *= softmax_scale
 ${store}
-        mbarrier.arrive(v_free.index(value_slot), count=1)
-        value_slot, value_phase = next_slot(value_slot, value_phase, VALUE_STAGES)
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
             work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
             mbarrier.arrive(next_free, count=1)
-            next_phase ^= 1
         else:
             work += gl.num_programs(0)
+        next_phase ^= 1${last_wait}
 
 
 @gluon.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "works"${key_names}])
 def hopper_gradients_kernel${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, ${results}dq_blocks_ptr,
     counter, scale, softmax_scale, q_len, k_len, q_start, heads, group, works,${key_scalars}
-    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, KEY_STAGES: gl.constexpr,
-    VALUE_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
 ):
     """dk and dv of key tiles${of_class}, and sums for dq: two warpgroups multiply, a warp loads."""
     BLOCK_M: gl.constexpr = ${block_m}
@@ -321,37 +331,39 @@ def hopper_gradients_kernel${p}(
     rows_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 2, BLOCK_M], rows_desc.layout)
     do_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}BLOCK_M, D], do_desc.layout)
     ds_smem = gl.allocate_shared_memory(DTYPE, [4, 64, BLOCK_M], DS_LAYOUT)
-    k_smem = gl.allocate_shared_memory(DTYPE, [KEY_STAGES, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
-    v_smem = gl.allocate_shared_memory(DTYPE, [VALUE_STAGES * 2, 1, 1, ${one}64, D], v_desc.layout)
-    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    k_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
+    v_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, ${one}BLOCK_N, D], v_desc.layout)
+${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     do_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     do_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    k_ready = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
-    k_free = gl.allocate_shared_memory(gl.int64, [KEY_STAGES, 1], mbarrier.MBarrierLayout())
-    v_ready = gl.allocate_shared_memory(gl.int64, [VALUE_STAGES, 1], mbarrier.MBarrierLayout())
-    v_free = gl.allocate_shared_memory(gl.int64, [VALUE_STAGES, 1], mbarrier.MBarrierLayout())
-    next_smem = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    k_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    row_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
+    place_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
+    many_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
+    next_smem = gl.allocate_shared_memory(gl.int32, [1], NUMBER)
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)
     mbarrier.init(next_free, count=2)
     for stage in gl.static_range(STAGES):
-        mbarrier.init(q_ready.index(stage), count=1)
+        mbarrier.init(q_ready.index(stage), count=2)
         mbarrier.init(q_free.index(stage), count=2)
     for stage in gl.static_range(2):
         mbarrier.init(do_ready.index(stage), count=1)
         mbarrier.init(do_free.index(stage), count=2)
         mbarrier.init(ds_ready.index(stage), count=2)
         mbarrier.init(ds_free.index(stage), count=2)
-    for stage in gl.static_range(KEY_STAGES):
-        mbarrier.init(k_ready.index(stage), count=1)
-        mbarrier.init(k_free.index(stage), count=2)
-    for stage in gl.static_range(VALUE_STAGES):
-        mbarrier.init(v_ready.index(stage), count=1)
-        mbarrier.init(v_free.index(stage), count=2)
+    mbarrier.init(k_ready, count=1)
+    mbarrier.init(k_free, count=2)
+    mbarrier.init(v_ready, count=2)
+    mbarrier.init(v_free, count=2)
     fence_async_shared()
     W_0: gl.constexpr = 0
     W_1: gl.constexpr = 1
@@ -359,23 +371,26 @@ def hopper_gradients_kernel${p}(
         [
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
-                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready,
+                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
+                ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
                 do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
-                first_row_tile, row_tiles, heads, group, works,${key_scalars}
-                W_0, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, VALUE_STAGES, DYNAMIC, HEAD_DIM,
+                heads, group, works,${key_scalars}
+                W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
             )),
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
-                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem, q_ready, q_free, do_ready,
+                scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
+                ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
                 do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
-                first_row_tile, row_tiles, heads, group, works,${key_scalars}
-                W_1, BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, VALUE_STAGES, DYNAMIC, HEAD_DIM,
+                heads, group, works,${key_scalars}
+                W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
             )),
             (hopper_bring_gradients${p}, (
                 ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
-                rows_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready,
-                next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
-                BLOCK_M, BLOCK_N, D, STAGES, KEY_STAGES, VALUE_STAGES, DYNAMIC,
+                rows_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free,
+                v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles,
+                heads, group, works,${key_scalars}
+                BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,
             )),
         ],
         [4, 1],
@@ -383,18 +398,21 @@ def hopper_gradients_kernel${p}(
     )
 '''
 
+STAGING = """\
+    o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}64, D], dk_desc.layout)
+"""
+
 STORE_TILE = """\
-        # V is read no more: its slot takes the gradients on their way to memory.
-        staged = v_smem.index(2 * value_slot + W)
+        staged = o_smem.index(W)
         at = [i_b, i_g, ${c}j * BLOCK_N + W * 64, 0]
+        tma.store_wait(0)
         staged.reshape([64, D]).store(dv.to(DTYPE))
         fence_async_shared()
         tma.async_copy_shared_to_global(dv_desc, at, staged)
         tma.store_wait(0)
         staged.reshape([64, D]).store(dk.to(DTYPE))
         fence_async_shared()
-        tma.async_copy_shared_to_global(dk_desc, at, staged)
-        tma.store_wait(0)"""
+        tma.async_copy_shared_to_global(dk_desc, at, staged)"""
 
 STORE_ROWS = """\
         o_n = j * BLOCK_N + W * 64 + gl.arange(0, 64, gl.SliceLayout(1, O_LAYOUT))
@@ -441,7 +459,7 @@ ${row_constants_given}            out,
         hopper_gradients_kernel${p}[(min(works, multiprocessors(q.device)),)](
 ${constants_given}            hopper_descriptor(q, ${block_m}),
             hopper_descriptor(k, ${block_n}),
-            hopper_descriptor(v, 64),
+            hopper_descriptor(v, ${block_n}),
             hopper_descriptor(d_out, ${block_m}),
             hopper_rows_descriptor(rows),
 ${give_results}            dq_blocks,
@@ -457,8 +475,6 @@ ${give_results}            dq_blocks,
             HEAD_DIM=head_dim,
             D=${width},
             STAGES=3,
-            KEY_STAGES=2,
-            VALUE_STAGES=1,
             DYNAMIC=${dynamic},
             num_warps=4,
             maxnreg=168,
@@ -510,7 +526,7 @@ ${give_rows_classes}                HEAD_DIM=head_dim,
             hopper_gradients_kernel${p}[(min(works, multiprocessors(q.device)),)](
 ${constants_given}                hopper_class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}),
                 hopper_class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
-                hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, 64),
+                hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
                 hopper_class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${block_m}),
                 hopper_rows_descriptor(row_numbers),
 ${give_results}                dq_blocks,
@@ -526,9 +542,7 @@ ${give_results}                dq_blocks,
 ${give_key_classes}                HEAD_DIM=head_dim,
                 D=${width},
                 STAGES=3,
-                KEY_STAGES=2,
-                VALUE_STAGES=1,
-                DYNAMIC=${dynamic},
+                        DYNAMIC=${dynamic},
                 num_warps=4,
                 maxnreg=168,
             )

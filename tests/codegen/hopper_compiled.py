@@ -86,15 +86,13 @@ def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: i
         "HEAD_DIM": head_dim,
         "D": width,
         "STAGES": 3,
-        "KEY_STAGES": 2,
-        "VALUE_STAGES": 1,
         "DYNAMIC": "DYNAMIC=True" in inspect.getsource(getattr(module, f"hopper_backward_part{suffix}")),
     }
     result = f"*{dtype}" if single else "*fp32"
     types = {
         **dict.fromkeys(("q_desc", "do_desc"), descriptor(64)),
-        **dict.fromkeys(("v_desc", "dk_desc", "dv_desc"), descriptor(64)),
-        "k_desc": descriptor(128),
+        **dict.fromkeys(("dk_desc", "dv_desc"), descriptor(64)),
+        **dict.fromkeys(("k_desc", "v_desc"), descriptor(128)),
         "rows_desc": f"tensordesc<fp32[1,2,64],{plain!r}>",
         "constants": "*i32",
         "counter": "*i32",

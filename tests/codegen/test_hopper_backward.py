@@ -136,29 +136,30 @@ BROKEN = {
     "queries never given back": (r"mbarrier\.arrive\(q_free\.index\(old_slot\), count=1\)", "pass", "deadlock"),
     "queries given back early": (r"dk = warpgroup_mma_wait\(1, deps=\[dk\]\)", "pass", RACE),
     "dO not waited for": (r"mbarrier\.wait\(do_ready\.index\(turn\), turn_phase\)", "pass", RACE),
-    "dO given back early": (
-        r"dv = warpgroup_mma_wait\(2, deps=\[dv\]\)",
-        "dv = warpgroup_mma_wait(3, deps=[dv])",
-        RACE,
-    ),
+    "dO given back early": (r"dv = warpgroup_mma_wait\(2, deps=\[dv\]\)", "dv = warpgroup_mma_wait(3, deps=[dv])", RACE),
     "scores not waited for": (r"warpgroup_mma_wait\(LEFT, deps=\[b_s\]\)", "warpgroup_mma_wait(3, deps=[b_s])", RACE),
-    "the other half not waited for": (r"mbarrier\.wait\(ds_ready\.index\(turn\), phase\)", "pass", RACE),
+    "the other half not waited for": (r"mbarrier\.wait\(ds_ready\.index\(turn\), \(step >> 1\) & 1\)", "pass", RACE),
     "no fence before dS is multiplied": (
         r"(store\(b_ds.*\n) +fence_async_shared\(\)\n",
         r"\1",
         "without a fence",
     ),
     "dS overwritten early": (r"mbarrier\.wait\(ds_free\.index\(turn\), turn_phase \^ 1\)", "pass", RACE),
-    "keys not waited for": (r"mbarrier\.wait\(k_ready\.index\(key_slot\), key_phase\)", "pass", RACE),
-    "keys never given back": (r"mbarrier\.arrive\(k_free\.index\(key_slot\), count=1\)", "pass", "deadlock"),
-    "values not waited for": (r"mbarrier\.wait\(v_ready\.index\(value_slot\), value_phase\)", "pass", RACE),
+    "keys not waited for": (r"mbarrier\.wait\(k_ready, next_phase\)", "pass", RACE),
+    "keys never given back": (r"mbarrier\.arrive\(k_free, count=1\)", "pass", "deadlock"),
+    "values not waited for": (r"mbarrier\.wait\(v_ready, next_phase\)", "pass", RACE),
+    "values given back early": (
+        r"(        many = told\(many_smem, 0\)\n)",
+        r"\1        mbarrier.arrive(v_free, count=1)\n",
+        RACE,
+    ),
     "no fence before dv is copied": (r"(store\(dv.*\n) +fence_async_shared\(\)\n", r"\1", "without a fence"),
     "the copy of dv not waited for": (
         r"(dv_desc, at, staged\)\n) +tma\.store_wait\(0\)\n",
         r"\1",
         "still copies",
     ),
-    "a last tile that is not finished": (r"if begun > 0:", "if begun > 1:", RACE),
+    "the last copy not waited for": (r"\n    tma\.store_wait\(0\)\n\n\n@gluon", "\n\n\n@gluon", "in flight"),
 }
 
 
