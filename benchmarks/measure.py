@@ -101,7 +101,9 @@ def measure(
         found = [peer for peer in found if peer.name in right]
         if length > first:
             compare(case, found, inputs, record)
-        if settings.cuda and found:
+        if not found:
+            continue
+        if settings.cuda:
             # Ours comes first where it is right; for dense attention another of those that are is as good.
             others, absences = optional_peers.ready(case, inputs, found[0].results(inputs), failed)
             found += others

@@ -19,8 +19,8 @@ from benchmarks.peers import CUDNN, FLASH, FLEX, OURS, PLAIN
 # (case, tokens, implementation) -> why it failed.
 Failures = dict[tuple[str, int, str], str]
 
-# A process's time limit; how many run at a time, for each core of the machine and at most (they share one GPU).
-LIMIT_S, MOST_AT_ONCE = 100, 14
+# A process's time limit, and what it takes of the GPU's memory at most; one runs for each core, as far as these allow.
+LIMIT_S, PROCESS_BYTES = 100, 9 << 30
 # The modules that the optional implementations are imported from.
 MODULES = {FLASH4: "flash_attn", NATTEN: "natten"}
 DONE = "done at "
@@ -32,7 +32,8 @@ def warm_caches(cases: Sequence[Case], lengths: Sequence[int], say: Callable[[st
     # FlexAttention takes longest to compile, so it begins.
     jobs = [(case, name) for name in names for case in cases]
     jobs += [(case, name) for case in cases if case.dense for name in (CUDNN, FLASH)]
-    with ThreadPoolExecutor(min(MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
+    room = torch.cuda.mem_get_info()[1] // PROCESS_BYTES if torch.cuda.is_available() else 1
+    with ThreadPoolExecutor(max(1, min(room, os.cpu_count() or 1))) as pool:
         outcomes = list(pool.map(lambda job: _outcome(*job), jobs))
     failures: Failures = {}
     for (case, name), (done, why) in zip(jobs, outcomes, strict=True):
