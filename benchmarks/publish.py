@@ -67,13 +67,14 @@ def put(path: Path, content: str, check: bool) -> bool:
     return True
 
 
-def with_table(content: str, heading: str, rows: Sequence[str]) -> str:
-    """The page with the first table under a heading replaced."""
+def with_table(content: str, heading: str, rows: Sequence[str], after: Sequence[str] | None = None) -> str:
+    """The page with the first table under a heading replaced, and what follows it up to the next heading by `after`."""
     place = re.search(rf"^#+ {re.escape(heading)}$", content, re.MULTILINE)
     assert place, f"no heading {heading!r}"
     found = re.compile(r"(?:^\|.*\n)+", re.MULTILINE).search(content, place.end())
     assert found, f"no table under {heading!r}"
-    return content[: found.start()] + "\n".join(rows) + "\n" + content[found.end() :]
+    end = found.end() if after is None else content.index("\n#", found.end())
+    return content[: found.start()] + "\n".join([*rows, *(after or ())]) + "\n" + content[end:]
 
 
 def with_lines(content: str, pattern: str, lines: Sequence[str]) -> str:
@@ -95,9 +96,9 @@ def readme(record: Record, content: str) -> str:
 
 
 def performance(record: Record, content: str) -> str:
-    """docs/performance.md: the floors, all implementations, two rows on residue order, and the targets."""
+    """docs/performance.md: the floors, who was measured and who not, two rows on residue order, and the targets."""
     content = with_table(content, "Two floors", tables.floor_rows(record))
-    content = with_table(content, "Beside the others", tables.peer_rows(record))
+    content = with_table(content, "Beside the others", tables.peer_rows(record), tables.absent(record))
     tokens = record.timings[-1].tokens
     content = with_lines(
         content,

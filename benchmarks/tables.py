@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmarks.cases import ALL_CASES, CASES, DENSE
@@ -21,6 +22,8 @@ SHORT = {OURS: "ours", FLEX: "Flex", FLASH4: "FA-4", NATTEN: "NATTEN", CUDNN: "d
 # Tensors as large as q that a pass moves at least: q, k, v, o; backward also the gradients of all four.
 TENSORS = {"forward": 4, "backward": 8}
 NONE = "–"
+# Of the versions, those that every run has.
+BASE = ("sparsedsl", "torch", "triton", "python")
 
 
 class Timings:
@@ -91,6 +94,14 @@ def peer_rows(record: Record) -> Rows:
         ratios = [_shown(timings.ratio(*place, peer, OURS)) for peer in others]
         rows.append((place[0], str(place[1]), place[2], *cells, *ratios))
     return markdown(head, rows, 3)
+
+
+def absent(record: Record) -> Rows:
+    """A list of what was not measured, and why, below the table; in lines that are not too long."""
+    lines = [fill(f"- {each}", 118, subsequent_indent="  ") for each in dict.fromkeys(record.absences)]
+    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items() if name not in BASE)
+    of = f"With {versions}. " if versions else "FlashAttention-4 and NATTEN were not installed at this run. "
+    return ["", fill(f"{of}{'Not measured:' if lines else ''}".strip(), 118), *([""] if lines else []), *lines]
 
 
 def peer_table(record: Record) -> str:
