@@ -161,10 +161,11 @@ def predictions(record: Record) -> tuple[list[str], list[tuple[float, bool]]]:
         assert found.predicted_ms is not None
         assert found.floor_ms is not None
         assert found.dense_ms is not None
-        error, known = found.predicted_ms / each.ms - 1, costs.fitted(each.case, each.direction)
+        ms = round(each.ms, 4)  # as the record tells it
+        error, known = found.predicted_ms / ms - 1, costs.fitted(each.case, each.direction)
         known &= each.tokens == costs.LENGTH
         errors.append((error, known))
-        numbers = (f"{each.ms:.2f}", f"{found.predicted_ms:.2f}", f"{error:+.1%}", f"{found.floor_ms:.2f}")
+        numbers = (f"{ms:.2f}", f"{found.predicted_ms:.2f}", f"{error:+.1%}", f"{found.floor_ms:.2f}")
         marks = (f"{found.dense_ms / found.predicted_ms:.1f}", "yes" if known else "")
         rows.append((each.case, str(each.tokens), each.direction, *numbers, *marks))
     head = (
