@@ -83,8 +83,10 @@ def apart(name: str, tool: str | None, limit: float) -> str:
         port = FIRST_PORT + PORTS * list(CASES).index(name)
         options = ["--tool", tool, "--error-exitcode", str(FOUND), "--launch-timeout", "120", "--port", str(port)]
         command = ["compute-sanitizer", *options, *command]
+    # Dense attention is small: threads of its own for each of many processes would only be in each other's way.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
         complaint = f"not done after {limit:.0f} s"
     else:
