@@ -1,15 +1,18 @@
-"""Our kernels beside FlexAttention with the same mask, and dense causal attention through cuDNN and flash.
+"""Our kernels beside FlexAttention with the same mask, FlashAttention-4, NATTEN, and dense attention in PyTorch.
 
-    python -m benchmarks.attention --out benchmarks/results/attention_h200.json
+    python -m benchmarks.attention --out benchmarks/results/attention_h200.json      # in about four minutes
+    python -m benchmarks.publish                       # then: the figures of README.md, docs/ and codegen/gpus.py
     python -m benchmarks.attention --table benchmarks/results/attention_h200.json
     python -m benchmarks.attention --device cpu        # a rehearsal of the script: tiny, ours alone
 
-Run from the root of a checkout, which need not be installed. Each case is compared with a float64 oracle at the first
-length before anything of it is timed, by the very calls that are then timed; at further lengths ours is compared with
-FlexAttention's results. An implementation that is wrong is not timed. Forward runs without gradients; backward is
-timed alone, on an output that was computed before.
+Run from the root of a checkout, which need not be installed. Every implementation of every case first runs once in a
+process of its own, which fills the compilers' caches; one that fails there, or hangs, is not run in the measuring
+process. Each case is then compared with a float64 oracle at the first length before anything of it is timed, by the
+very calls that are then timed; at further lengths ours is compared with FlexAttention's results. An implementation that
+is wrong is not timed. Forward runs without gradients; backward is timed alone, on an output that was computed before.
 
 FlashAttention-4 and NATTEN are measured beside where they are installed and give the same results; a line says why not.
+What the time limit cuts off is named too.
 
 Exit status: 0; 1 if something was wrong or over its bound; 2 if there is no CUDA device.
 """
@@ -17,8 +20,6 @@ Exit status: 0; 1 if something was wrong or over its bound; 2 if there is no CUD
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +28,13 @@ from time import perf_counter
 import torch
 
 from benchmarks import peers
-from benchmarks.cases import CASES, DENSE, Case
-from benchmarks.measure import Settings, implementations, measure, measure_dense
-from benchmarks.record import Record, table
+from benchmarks.cases import ALL_CASES, Case
+from benchmarks.measure import Settings, measure
+from benchmarks.record import Record
+from benchmarks.tables import peer_table
+from benchmarks.warm import Failures, run_once, warm_caches
 
-CUDA = Settings("cuda", (32768, 131072), 16, 128, torch.bfloat16, rounds=12)
+CUDA = Settings("cuda", (32768, 131072), 16, 128, torch.bfloat16, rounds=8)
 CPU = Settings("cpu", (512, 1024), 2, 32, torch.float32, rounds=1)
 
 
@@ -40,58 +43,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _options(words)
     if options.table:
-        print(_table(Record.read(options.table)))
+        print(peer_table(Record.read(options.table)))
         return 0
     settings = CPU if options.device == "cpu" else CUDA
     if settings.cuda and not torch.cuda.is_available():
         say("The benchmark needs a CUDA device and finds none. --device cpu rehearses the script without one.")
         return 2
     peers.allow_repeated_backward()
-    chosen = [case for case in CASES if options.case is None or case.name in options.case]
+    chosen = [case for case in ALL_CASES if options.case is None or case.name in options.case]
+    # Dense attention first: it stands beside all the others, and must not be what the time limit cuts off.
+    chosen.sort(key=lambda case: not case.dense)
     if options.warm:
-        for case in chosen:
-            run_once(case, settings)
+        run_once(options.warm, chosen[0], settings)
         return 0
-    return run(chosen, settings, Record.begun(settings.described(), words), options.out)
+    return run(chosen, settings, Record.begun(settings.described(), words), options.out, options.seconds)
 
 
-def run(cases: Sequence[Case], settings: Settings, record: Record, out: Path | None) -> int:
+def run(cases: Sequence[Case], settings: Settings, record: Record, out: Path | None, seconds: float) -> int:
     """Measure the cases, write the record, print the table; the exit status."""
+    start = perf_counter()
+    failures: Failures = {}
     if settings.cuda:
-        warm_caches(cases)
+        failures = warm_caches(cases, settings.lengths, say)
+        say(f"compiled ahead: {perf_counter() - start:.0f} s")
     for case in cases:
-        start = perf_counter()
-        measure(case, settings, record)
-        say(f"{case.name}: {perf_counter() - start:.0f} s")
-    if settings.cuda:
-        measure_dense(settings, record)
-    if out:
-        record.write(out)
+        begun = perf_counter()
+        measure(case, settings, record, failures, until=start + seconds)
+        say(f"{case.name}: {perf_counter() - begun:.0f} s")
+        # After every case: what is measured is kept, whatever a later case does.
+        if out:
+            record.write(out)
     for text in dict.fromkeys(record.absences):
         say(text)
     for text in record.complaints:
         say(f"WRONG: {text}")
-    print(_table(record))
+    say(f"in all: {perf_counter() - start:.0f} s")
+    print(peer_table(record))
     return 1 if record.complaints else 0
-
-
-def warm_caches(cases: Sequence[Case]) -> None:
-    """Fill the compilers' caches on disk, one process for each case, so that the measuring process finds them."""
-    start = perf_counter()
-    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.attention", "--warm", "--case"]
-    running = [subprocess.Popen([*command, case.name], env=environment) for case in cases]
-    # What fails here fails again, and is reported, where the case is measured.
-    statuses = [process.wait() for process in running]
-    say(f"compiled ahead: {perf_counter() - start:.0f} s, exit statuses {statuses}")
-
-
-def run_once(case: Case, settings: Settings) -> None:
-    """Each implementation once, forward and backward, at every length."""
-    for length in settings.lengths:
-        inputs = settings.inputs(length)
-        for peer in implementations(case, length, settings):
-            peer.results(inputs)
 
 
 def say(text: str) -> None:
@@ -99,18 +87,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _table(record: Record) -> str:
-    return table(record, peers.OURS, peers.FLEX, peers.CUDNN, DENSE.name)
-
-
 def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attention")
-    names = [case.name for case in CASES]
+    names = [case.name for case in ALL_CASES]
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every number as JSON")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of a JSON file, measure nothing")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--seconds", type=float, default=250.0, help="start no case and length after so many (default: 250)"
+    )
+    parser.add_argument("--warm", metavar="PEER", help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
 

@@ -31,6 +31,11 @@ class Case:
     mask: MaskMod
     keys: tuple[int | None, int] | None = None
 
+    @property
+    def dense(self) -> bool:
+        """Whether it is what PyTorch's dense kernels compute."""
+        return self.mask is causal_mask
+
     def mask_agrees(self) -> bool:
         """Whether mask and pattern are the same set, on a rectangle of pairs with all the keys in its past."""
         q_len, k_len = MASK_CHECK
@@ -103,3 +108,4 @@ CASES = (
     Case("local and dilated", sd.sliding(256) | sd.dilated(256, dilation=16), local_and_dilated_mask(256, 256, 16)),
 )
 DENSE = Case("dense causal", sd.causal(), causal_mask, (None, 1))
+ALL_CASES = (*CASES, DENSE)

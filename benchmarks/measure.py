@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from time import perf_counter
 
 import torch
 
 import sparsedsl as sd
 from benchmarks import optional_peers, peers
-from benchmarks.cases import DENSE, Case
+from benchmarks.cases import Case
 from benchmarks.oracle import FACTORS, FLOOR, Inputs, Oracle, largest_error, relative_distance
 from benchmarks.peers import Peer
 from benchmarks.record import Agreement, Check, Preparation, Record, Timing
@@ -50,13 +52,29 @@ class Settings:
         return {"batch": 1, "heads": self.heads, "head dim": self.head_dim, "dtype": dtype, "rounds": self.rounds}
 
 
-def implementations(case: Case, length: int, settings: Settings) -> list[Peer]:
-    """Ours, and where there is a GPU FlexAttention; ready for one length."""
-    return [peers.ours(case), *([peers.flex(case, length)] if settings.cuda else [])]
+def implementations(case: Case, length: int, settings: Settings, *, only: str | None = None) -> list[Peer]:
+    """Ours, and where there is a GPU our plain kernels and PyTorch's; ready for one length. With `only`, that one."""
+    makers: dict[str, Callable[[], Peer | None]] = {peers.OURS: lambda: peers.ours(case)}
+    if settings.cuda:
+        makers |= {peers.PLAIN: lambda: peers.plain(case), peers.FLEX: lambda: peers.flex(case, length)}
+    if settings.cuda and case.dense:
+        makers |= {name: partial(peers.dense_causal, name) for name in (peers.CUDNN, peers.FLASH)}
+    found = [make() for name, make in makers.items() if only in (None, name)]
+    return [peer for peer in found if peer]
 
 
-def measure(case: Case, settings: Settings, record: Record) -> None:
-    """All numbers of one case, at all lengths."""
+def measure(
+    case: Case,
+    settings: Settings,
+    record: Record,
+    failures: Mapping[tuple[str, int, str], str] | None = None,
+    until: float = inf,
+) -> None:
+    """All numbers of one case, at all lengths.
+
+    `failures` tells what fails by (case, tokens, implementation), and is not tried. No length begins after `until`, on
+    the clock of `perf_counter`.
+    """
     if not case.mask_agrees():
         record.complaints.append(f"{case.name}: the hand-written mask is not the pattern")
         return
@@ -69,43 +87,47 @@ def measure(case: Case, settings: Settings, record: Record) -> None:
     right: set[str] = set()
     kernels = 0
     for length in settings.lengths:
+        if perf_counter() > until:
+            record.absences.append(f"{case.name}, {length} tokens: nothing is measured: the time is up")
+            continue
+        failed = {
+            name: why for (of, tokens, name), why in (failures or {}).items() if (of, tokens) == (case.name, length)
+        }
         inputs = settings.inputs(length)
-        found = implementations(case, length, settings)
+        found = usable(case, length, settings, failed, record)
         if length == first:
             right = checked(case, found, inputs, record)
             kernels = compilations() - before
         found = [peer for peer in found if peer.name in right]
         if length > first:
             compare(case, found, inputs, record)
-        if settings.cuda and peers.OURS in right:
-            (own,) = (peer for peer in found if peer.name == peers.OURS)
-            others, absences = optional_peers.ready(case, inputs, own.results(inputs))
+        if not found:
+            continue
+        if settings.cuda:
+            # Ours comes first where it is right; for dense attention another of those that are is as good.
+            others, absences = optional_peers.ready(case, inputs, found[0].results(inputs), failed)
             found += others
             record.absences += absences
-        if settings.cuda:
+        if peers.FLEX in right and peers.FLEX not in failed:
             record.flex_mask_ms[f"{case.name}, {length}"] = flex_mask_ms(case, length)
         time_passes(case, found, inputs, live_pairs(case.pattern, length), settings, record)
+    if peers.OURS not in right:
+        return
     for length in NEW_LENGTHS:
         Peer(peers.OURS, attention).results(settings.inputs(length))
     added = compilations() - before - kernels
     account(case, settings, emit_ms, kernels, added, record)
 
 
-def measure_dense(settings: Settings, record: Record) -> None:
-    """Dense causal attention through each backend, once for each length."""
-    found = [peers.dense_causal(name) for name in (peers.CUDNN, peers.FLASH)]
-    right: set[str] = set()
-    for length in settings.lengths:
-        inputs = settings.inputs(length)
-        if length == settings.lengths[0]:
-            right = checked(DENSE, found, inputs, record)
-        pairs = length * (length + 1) // 2
-        found = [peer for peer in found if peer.name in right]
-        if found:
-            others, absences = optional_peers.ready(DENSE, inputs, found[0].results(inputs))
-            found += others
-            record.absences += absences
-        time_passes(DENSE, found, inputs, pairs, settings, record)
+def usable(case: Case, length: int, settings: Settings, failed: Mapping[str, str], record: Record) -> list[Peer]:
+    """The implementations that did not fail before; one that did is a complaint."""
+    found = []
+    for name in (peers.OURS, peers.PLAIN, peers.FLEX, peers.CUDNN, peers.FLASH):
+        if name in failed:
+            record.complaints.append(f"{case.name}, {length} tokens, {name}: {failed[name]}")
+        else:
+            found += implementations(case, length, settings, only=name)
+    return found
 
 
 def checked(case: Case, found: Sequence[Peer], inputs: Inputs, record: Record, pairs: int | None = None) -> set[str]:
@@ -136,15 +158,18 @@ def checked(case: Case, found: Sequence[Peer], inputs: Inputs, record: Record, p
 
 def compare(case: Case, found: Sequence[Peer], inputs: Inputs, record: Record) -> None:
     """Ours against FlexAttention's results, where the length is too great for the oracle."""
-    if [peer.name for peer in found] != [peers.OURS, peers.FLEX]:
+    named = {peer.name: peer for peer in found}
+    if peers.FLEX not in named:
         return
     length = inputs.q.shape[2]
-    ours, flex = (peer.results(inputs) for peer in found)
-    for name in ours:
-        distance = relative_distance(ours[name], flex[name])
-        record.agreements.append(Agreement(case.name, length, name, distance))
-        if not distance < FARTHEST:
-            record.complaints.append(f"{case.name}, {length} tokens: {name} is {distance:.1e} from FlexAttention's")
+    flex = named[peers.FLEX].results(inputs)
+    for peer in (peers.OURS, peers.PLAIN):
+        for name, own in named[peer].results(inputs).items() if peer in named else ():
+            distance = relative_distance(own, flex[name])
+            record.agreements.append(Agreement(case.name, length, name, distance, peer))
+            if not distance < FARTHEST:
+                place = f"{case.name}, {length} tokens, {peer}"
+                record.complaints.append(f"{place}: {name} is {distance:.1e} from FlexAttention's")
 
 
 def time_passes(

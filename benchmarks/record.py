@@ -1,4 +1,4 @@
-"""What a run of the benchmark leaves: every number as JSON, and a Markdown table made from it."""
+"""What a run of the benchmark leaves: every number, as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -72,12 +74,13 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The relative distance of our result from FlexAttention's, at a length that the oracle is not run at."""
+    """The relative distance of a result of ours from FlexAttention's, at a length that the oracle is not run at."""
 
     case: str
     tokens: int
     tensor: str
     distance: float
+    peer: str = "sparsedsl"
 
 
 @dataclass(slots=True)
@@ -109,6 +112,7 @@ class Record:
                 "torch": torch.__version__,
                 "triton": triton.__version__,
                 "python": platform.python_version(),
+                **installed(("flash-attn-4", "nvidia-cutlass-dsl", "natten")),
             },
             settings,
         )
@@ -134,6 +138,15 @@ class Record:
         return Record(**content)
 
 
+def installed(names: Sequence[str]) -> dict[str, str]:
+    """The versions of these packages, as far as they are there."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def machine() -> dict[str, str]:
     """The device and its drivers."""
     found = {"system": f"{platform.system()} {platform.machine()}", "device": "CPU"}
@@ -147,53 +160,3 @@ def machine() -> dict[str, str]:
             "cudnn": str(torch.backends.cudnn.version()),
         }
     return found
-
-
-# --- the table
-
-
-def table(record: Record, ours: str, flex: str, dense: str, dense_case: str) -> str:
-    """A Markdown table: one row for each case, length and direction; times in ms, in brackets useful TFLOP/s."""
-    found = {(each.case, each.tokens, each.direction, each.peer): each for each in record.timings}
-    rows = []
-    for case, tokens, direction, peer in found:
-        if peer != ours:
-            continue
-        own = found[case, tokens, direction, ours]
-        other = found.get((case, tokens, direction, flex))
-        full = found.get((dense_case, tokens, direction, dense))
-        rows.append(
-            (case, f"{tokens}", direction, _cell(own), _cell(other), _cell(full), _ratio(own, other), _ratio(full, own))
-        )
-    head = ("pattern", "tokens", "pass", ours, flex, f"{dense}, dense", f"{ours} / {flex}", f"{dense} / {ours}")
-    others = [
-        (each.case, f"{each.tokens}", each.direction, each.peer, _cell(each), _cell(own), _ratio(own, each))
-        for (case, tokens, direction, peer), each in found.items()
-        if peer not in (ours, flex) and case != dense_case
-        for own in [found.get((case, tokens, direction, ours))]
-    ]
-    titles = ("pattern", "tokens", "pass", "peer", "peer's", ours, f"{ours} / peer")
-    below = ["", *_lines([titles, ("---",) * 4 + ("---:",) * 3, *others])] if others else []
-    return "\n".join([*_lines([head, ("---",) * 3 + ("---:",) * 5, *rows]), *below, "", _caption(record)])
-
-
-def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _cell(timing: Timing | None) -> str:
-    return f"{timing.ms:.2f} ({timing.tflops:.0f})" if timing else "–"
-
-
-def _ratio(over: Timing | None, under: Timing | None) -> str:
-    return f"{over.ms / under.ms:.2f}" if over and under else "–"
-
-
-def _caption(record: Record) -> str:
-    machine = ", ".join(f"{name} {value}" for name, value in record.machine.items() if name in ("driver", "cuda"))
-    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items() if name != "python")
-    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
-    return (
-        f"Milliseconds, medians; in brackets useful TFLOP/s, live pairs only. {record.machine['device']}"
-        f"{f', {machine}' if machine else ''}; {versions}; {settings}; {record.date[:10]}; `{record.command}`."
-    )

@@ -1,64 +1,39 @@
-"""Every kind of kernel once, on small and odd shapes: a program for compute-sanitizer to watch.
+"""Every kind of kernel on small and odd shapes, below compute-sanitizer, each case in a process of its own.
 
     python -m benchmarks.sanitize                                       # first: Triton compiles, outside the tool
-    compute-sanitizer --tool memcheck --error-exitcode 3 python -m benchmarks.sanitize
-    compute-sanitizer --tool racecheck --error-exitcode 3 python -m benchmarks.sanitize
-    compute-sanitizer --tool initcheck --error-exitcode 3 python -m benchmarks.sanitize
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 python -m benchmarks.sanitize --tool memcheck
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 python -m benchmarks.sanitize --tool racecheck
     TRITON_INTERPRET=1 python -m benchmarks.sanitize --device cpu       # a rehearsal in Triton's interpreter
 
 compute-sanitizer comes with the CUDA toolkit, and with the wheel nvidia-cuda-sanitizer-api as
-nvidia/cu13/bin/compute-sanitizer below site-packages. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that it sees each tensor
-as an allocation of its own. Forward, rows, dq, and dk and dv are launched for patterns in one part, in residue order,
-in parts, by table, by lists and by head, and the results compared with dense attention in float64. No run on a GPU is
-on record yet.
+nvidia/cu13/bin/compute-sanitizer below site-packages; it must be on the PATH. The variable lets it see each tensor as
+an allocation of its own; a tensor that PyTorch cuts out of a larger one has neighbours it may not notice. Results are
+compared with dense attention in float64 on the CPU. The kinds of kernels: forward, rows, dq, dk and dv for patterns in
+one part, in residue order, in parts, by table, by lists and by head; those for Hopper (compute capability 9.0); packed
+documents; and caches, contiguous and in pages, for few queries and for many. No run on a GPU is on record yet.
 
-Exit status: 0; 1 if a result is wrong; 2 if there is no CUDA device; 3 as given above, if the tool found something.
+Exit status: 0; 1 if a result is wrong or the tool found something; 2 if there is no CUDA device.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import torch
-from torch import Tensor
 
-import sparsedsl as sd
-from sparsedsl.codegen.plan import plan
-from sparsedsl.layers import PerHead
-from sparsedsl.pattern import Pattern
-from sparsedsl.patterns.longnet import longnet
+from benchmarks.sanitize_cases import CASES, checked
 
-HEADS, KEY_HEADS, HEAD_DIM = 4, 2, 64
-FARTHEST = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
-# Queries and keys: odd, more keys than queries, more queries than keys, a single query.
-SHAPES = ((333, 333), (77, 301), (130, 67), (1, 129))
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A pattern, and in how many parts and orders it must be planned to be the case that its name says."""
-
-    pattern: Pattern | PerHead
-    parts: int = 1
-    step: int = 1
-
-
-CASES = {
-    "one part": Case(sd.sliding(100) | sd.sink(3) & sd.causal()),
-    "both ways": Case(sd.sliding(40, ahead=70)),
-    "rows without keys": Case(sd.sliding(90) & sd.where("q % 3 == 1")),
-    "residue order": Case(sd.dilated(30, 8), step=8),
-    "parts": Case(sd.sliding(256) | sd.dilated(256, 16), parts=2),
-    "classes of heads": Case(longnet(segments=[256, 4096], dilations=[1, 16], heads=HEADS), parts=2),
-    "table": Case((sd.random_blocks(64, 1, seed=0) | sd.sliding(70)) & sd.causal()),
-    "lists": Case(sd.sliding(3) | sd.offsets(n * n for n in range(2, 15))),
-    "by head": Case(sd.per_head([sd.sliding(90), sd.sliding(90), sd.power(), sd.sink(64) & sd.causal()])),
-}
+# The status that the tool ends with where it found something, and lines of its report that are shown then.
+FOUND, SHOWN = 3, 8
+LIMIT_S = 110
+FIRST_PORT, PORTS = 49152, 20
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sanitize")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--case", action="append", choices=CASES, help="only this case; may be repeated")
+    parser.add_argument("--tool", choices=TOOLS, help="run below compute-sanitizer with this tool")
+    jobs = 2 * (os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=jobs, help="cases at a time (default: twice the cores)")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help=f"seconds for a case (default: {LIMIT_S})")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("There is no CUDA device. TRITON_INTERPRET=1 and --device cpu rehearse the script.", file=sys.stderr)
@@ -73,49 +53,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         print("--device cpu runs kernels in Triton's interpreter: set TRITON_INTERPRET=1.", file=sys.stderr)
         return 2
-    wrong = 0
-    for name in options.case or CASES:
-        start = perf_counter()
-        complaint = checked(CASES[name], options.device)
-        wrong += bool(complaint)
-        print(f"{name}: {complaint or 'ok'}, {perf_counter() - start:.1f} s", flush=True)
+    hopper = options.device == "cuda" and torch.cuda.get_device_capability() == (9, 0)
+    names = [name for name in options.case or CASES if hopper or CASES[name].backend != "hopper"]
+    start = perf_counter()
+    if options.here or options.device == "cpu":
+        complaints = [here(name, options.device) for name in names]
+    else:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            complaints = list(pool.map(lambda name: apart(name, options.tool, options.limit), names))
+    wrong = sum(map(bool, complaints))
+    print(f"{len(names)} cases, {wrong} wrong, {options.tool or 'no tool'}: {perf_counter() - start:.0f} s", flush=True)
     return 1 if wrong else 0
 
 
-def checked(case: Case, device: str) -> str:
-    """What is wrong with a case, or nothing: the kernels' results beside dense attention in float64 on the CPU."""
-    parts = plan(case.pattern).parts
-    if len(parts) != case.parts or not any(part.step == case.step for part in parts):
-        return f"planned as {[part.step for part in parts]}"
-    attention = sd.compile(case.pattern)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    for q_len, k_len in SHAPES:
-        torch.manual_seed(q_len)
-        shapes = ((HEADS, q_len), (KEY_HEADS, k_len), (KEY_HEADS, k_len), (HEADS, q_len))
-        *inputs, d_out = (torch.randn(1, *shape, HEAD_DIM).to(dtype) for shape in shapes)
-        leaves = [each.to(device).requires_grad_() for each in inputs]
-        out = attention(*leaves)
-        assert isinstance(out, Tensor)
-        got = [out, *torch.autograd.grad(out, leaves, d_out.to(device))]
-        exact_leaves = [each.double().requires_grad_() for each in inputs]
-        want_out = dense(case.pattern, exact_leaves)
-        want = [want_out, *torch.autograd.grad(want_out, exact_leaves, d_out.double())]
-        for name, ours, exact in zip(("output", "dq", "dk", "dv"), got, want, strict=True):
-            distance = float((ours.double().cpu() - exact).norm() / exact.norm().clamp_min(1e-6))
-            if not distance <= FARTHEST[dtype]:
-                return f"{name} at {q_len} x {k_len} is {distance:.1e} away"
-    return ""
+def here(name: str, device: str) -> str:
+    """Run a case in this process; what is wrong."""
+    start = perf_counter()
+    complaint = checked(CASES[name], device)
+    print(f"{name}: {complaint or 'ok'}, {perf_counter() - start:.1f} s", flush=True)
+    return complaint
 
 
-def dense(pattern: Pattern | PerHead, tensors: Sequence[Tensor]) -> Tensor:
-    """Dense attention over the pattern's boolean matrix; a row without a key gives 0."""
-    q, k, v = tensors
-    heads = pattern.heads if isinstance(pattern, PerHead) else (pattern,) * HEADS
-    found = {each: torch.from_numpy(each.dense(q.shape[2], k.shape[2])) for each in dict.fromkeys(heads)}
-    mask = torch.stack([found[each] for each in heads])
-    k, v = (each.repeat_interleave(HEADS // KEY_HEADS, 1) for each in (k, v))
-    scores = (q @ k.mT * HEAD_DIM**-0.5).masked_fill(~mask, float("-inf"))
-    return torch.softmax(scores, -1).masked_fill(~mask, 0.0) @ v
+def apart(name: str, tool: str | None, limit: float) -> str:
+    """Run a case in a process of its own, below the tool where one is named; what is wrong."""
+    start = perf_counter()
+    command = [sys.executable, "-m", "benchmarks.sanitize", "--here", "--case", name]
+    if tool:
+        # Many begin at a time: the tool must be patient, and each needs ports of its own, ten by default.
+        port = FIRST_PORT + PORTS * list(CASES).index(name)
+        options = ["--tool", tool, "--error-exitcode", str(FOUND), "--launch-timeout", "120", "--port", str(port)]
+        command = ["compute-sanitizer", *options, *command]
+    # Dense attention is small: threads of its own for each of many processes would only be in each other's way.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        complaint = f"not done after {limit:.0f} s"
+    else:
+        complaint = "" if done.returncode == 0 else told(done.stdout + done.stderr, done.returncode)
+    print(f"{name}: {complaint or 'ok'}, {perf_counter() - start:.1f} s", flush=True)
+    return complaint
+
+
+def told(output: str, status: int) -> str:
+    """What a case's process and the tool said: the summary, and the first different findings."""
+    lines = [line.strip().removeprefix("=========").strip() for line in output.splitlines()]
+    telling = [
+        line for line in lines if line.startswith(("Invalid", "Error", "Warning", "Potential", "Race", "Uninit"))
+    ]
+    places = [line for line in lines if line.startswith("at ")]
+    summary = [line for line in lines if "SUMMARY" in line]
+    found = list(dict.fromkeys([*summary, *telling, *places]))[:SHOWN] or lines[-SHOWN:]
+    return f"exit status {status}\n    " + "\n    ".join(found)
 
 
 if __name__ == "__main__":

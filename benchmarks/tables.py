@@ -1,0 +1,239 @@
+"""Markdown tables of a recorded run of `benchmarks.attention`: for the terminal, README.md and docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from benchmarks.cases import ALL_CASES, CASES, DENSE
+from benchmarks.optional_peers import FLASH4, NATTEN
+from benchmarks.peers import CUDNN, FLASH, FLEX, OURS, PLAIN
+from benchmarks.record import Record, Timing
+
+Rows = list[str]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PEERS = (OURS, PLAIN, FLEX, FLASH4, NATTEN, CUDNN, FLASH)
+DIRECTIONS = ("forward", "backward")
+SHORT = {OURS: "ours", FLEX: "Flex", FLASH4: "FA-4", NATTEN: "NATTEN", CUDNN: "dense cuDNN"}
+# Tensors as large as q that a pass moves at least: q, k, v, o; backward also the gradients of all four.
+TENSORS = {"forward": 4, "backward": 8}
+NONE = "–"
+# Of the versions, those that every run has.
+BASE = ("sparsedsl", "torch", "triton", "python")
+
+
+class Timings:
+    """A run's timings by case, tokens, direction and implementation."""
+
+    def __init__(self, record: Record) -> None:
+        self._found = {(each.case, each.tokens, each.direction, each.peer): each for each in record.timings}
+        self.lengths = sorted({each.tokens for each in record.timings})
+
+    def get(self, case: str, tokens: int, direction: str, peer: str) -> Timing | None:
+        """One timing. PyTorch's dense kernels were measured on no pattern but the dense one, and stand beside all."""
+        case = DENSE.name if peer in (CUDNN, FLASH) else case
+        return self._found.get((case, tokens, direction, peer))
+
+    def ratio(self, case: str, tokens: int, direction: str, over: str, under: str) -> float | None:
+        """How many times as long as `under` the implementation `over` took."""
+        first, second = (self.get(case, tokens, direction, peer) for peer in (over, under))
+        return first.ms / second.ms if first and second else None
+
+    def places(self, direction: str | None = None) -> list[tuple[str, int, str]]:
+        """The cases, lengths and directions at which ours was measured."""
+        return [
+            (case.name, tokens, each)
+            for tokens in self.lengths
+            for case in ALL_CASES
+            for each in DIRECTIONS
+            if direction in (None, each) and self.get(case.name, tokens, each, OURS)
+        ]
+
+    def peers(self) -> list[str]:
+        """Who was measured."""
+        measured = {peer for _, _, _, peer in self._found}
+        return [peer for peer in PEERS if peer in measured]
+
+
+def plain_timings(record: Record) -> list[Timing]:
+    """Those of our plain kernels, which the default was before `compile` had others to choose; sparse patterns only."""
+    names = {case.name for case in CASES}
+    own = [each for each in record.timings if each.case in names and each.peer in (OURS, PLAIN)]
+    plain = [each for each in own if each.peer == PLAIN]
+    return plain or own
+
+
+def ceilings() -> tuple[float, float]:
+    """TFLOP/s of a large bf16 matrix product, and TB/s of a large copy."""
+    found: dict[str, Any] = json.loads((RESULTS / "ceilings_h200.json").read_text(encoding="utf-8"))
+    (matrix,) = (float(each["tflops"]) for each in found["matrix"] if each["dtype"] == "bfloat16")
+    return matrix, float(found["copy"]["terabytes_per_s"])
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> Rows:
+    """A table; the first `words` columns are aligned to the left, the others to the right."""
+    rule = ["---"] * words + ["---:"] * (len(head) - words)
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+
+
+def peer_rows(record: Record) -> Rows:
+    """Times of all implementations in ms, in brackets useful TFLOP/s, and how many times ours they are."""
+    timings = Timings(record)
+    peers = timings.peers()
+    others = [peer for peer in peers if peer not in (OURS, FLASH)]
+    titles = {peer: f"{peer}, dense" if peer in (CUDNN, FLASH) else peer for peer in PEERS}
+    head = ("pattern", "tokens", "pass", *(titles[peer] for peer in peers), *(f"{peer} / ours" for peer in others))
+    rows = []
+    for place in timings.places():
+        found = [timings.get(*place, peer) for peer in peers]
+        cells = [f"{each.ms:.2f} ({each.tflops:.0f})" if each else NONE for each in found]
+        ratios = [_shown(timings.ratio(*place, peer, OURS)) for peer in others]
+        rows.append((place[0], str(place[1]), place[2], *cells, *ratios))
+    return markdown(head, rows, 3)
+
+
+def absent(record: Record) -> Rows:
+    """A list of what was not measured, and why, below the table; in lines that are not too long."""
+    lines = [fill(f"- {each}", 118, subsequent_indent="  ") for each in dict.fromkeys(record.absences)]
+    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items() if name not in BASE)
+    of = f"With {versions}. " if versions else "FlashAttention-4 and NATTEN were not installed at this run. "
+    return ["", fill(f"{of}{'Not measured:' if lines else ''}".strip(), 118), *([""] if lines else []), *lines]
+
+
+def peer_table(record: Record) -> str:
+    """The same with a caption that says how it was measured."""
+    machine = ", ".join(f"{name} {value}" for name, value in record.machine.items() if name in ("driver", "cuda"))
+    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items() if name != "python")
+    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    caption = (
+        f"Milliseconds, medians; in brackets useful TFLOP/s, live pairs only. {record.machine['device']}"
+        f"{f', {machine}' if machine else ''}; {versions}; {settings}; {record.date[:10]}; `{record.command}`."
+    )
+    return "\n".join([*peer_rows(record), "", caption])
+
+
+def readme_rows(record: Record) -> Rows:
+    """A line for each pattern and length: all times, and how many times ours the sparse implementations took."""
+    timings = Timings(record)
+    peers = [peer for peer in timings.peers() if peer in SHORT]
+    sparse = [peer for peer in peers if peer in (FLEX, FLASH4, NATTEN)]
+    named, times = " / ".join(SHORT[peer] for peer in peers), " / ".join(SHORT[peer] for peer in sparse)
+    head = ["pattern, tokens"]
+    for direction in DIRECTIONS:
+        head += [f"{direction} ms: {named}", f"× {times}"]
+    rows = []
+    for case, tokens, _ in timings.places("forward"):
+        row = [f"{case}, {tokens}"]
+        for direction in DIRECTIONS:
+            found = [timings.get(case, tokens, direction, peer) for peer in peers]
+            row.append(" / ".join(_ms(each, peer) for each, peer in zip(found, peers, strict=True)))
+            row.append(" / ".join(_shown(timings.ratio(case, tokens, direction, peer, OURS)) for peer in sparse))
+        rows.append(row)
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def floor_rows(record: Record) -> Rows:
+    """For each case the time that its operations and its bytes take at least, beside ours."""
+    timings = Timings(record)
+    matrix, copy = ceilings()
+    head = ("case", "tokens", "operations", "bytes", "measured", "measured / larger floor", "useful TFLOP/s")
+    rows = []
+    for case, tokens, direction in timings.places():
+        own = timings.get(case, tokens, direction, OURS)
+        assert own
+        elements = int(record.settings["heads"]) * int(record.settings["head dim"]) * tokens
+        floors = own.flops / matrix / 1e9, 2 * TENSORS[direction] * elements / copy / 1e9
+        numbers = (*(f"{each:.2f}" for each in (*floors, own.ms, own.ms / max(floors))), f"{own.tflops:.0f}")
+        rows.append((f"{case}, {direction}", str(tokens), *numbers))
+    return markdown(head, rows, 1)
+
+
+def residue_rows(record: Record) -> Rows:
+    """The rows of the table on residue order that this record has: the two patterns with a dilation, longest length."""
+    timings = Timings(record)
+    tokens = timings.lengths[-1]
+    rows = []
+    for case in ("dilated 512 x 8", "local and dilated"):
+        cells = []
+        for direction in DIRECTIONS:
+            found = [timings.get(case, tokens, direction, peer) for peer in (OURS, FLEX)]
+            cells += [
+                " / ".join(_ms(each, FLEX) for each in found),
+                _shown(timings.ratio(case, tokens, direction, FLEX, OURS)),
+            ]
+        rows.append(f"| {case}, {tokens} | {' | '.join(cells)} |")
+    return rows
+
+
+def target_rows(record: Record) -> Rows:
+    """What we set ourselves, what was reached, and whether that is enough."""
+    timings = Timings(record)
+    tokens, short = timings.lengths[-1], timings.lengths[0]
+    dense, pairs = timings.get(DENSE.name, tokens, "forward", CUDNN), timings.get("power 256", tokens, "forward", OURS)
+    most = dense.flops / pairs.flops if dense and pairs else None
+
+    def row(target: str, limit: float, found: Sequence[float | None], text: str, *, least: bool = False) -> list[str]:
+        known = [each for each in found if each is not None]
+        if len(known) < len(found) or not known:
+            return [target, "not measured", NONE]
+        met = all(each >= limit if least else each <= limit for each in known)
+        return [target, text.format(*known), "yes" if met else "no"]
+
+    def against(peer: str, case: str, length: int, direction: str) -> float | None:
+        return timings.ratio(case, length, direction, OURS, peer)
+
+    back = [against(FLEX, case, tokens, "backward") for case in ("sliding 1024", "sliding 4096", "power 256")]
+    power = [against(FLEX, "power 128", length, "backward") for length in (tokens, short)]
+    whole = timings.ratio("power 256", tokens, "forward", CUDNN, OURS)
+    passes = [against(CUDNN, DENSE.name, short, direction) or _dense_of_shapes(direction) for direction in DIRECTIONS]
+    flash = [
+        (f"{case.name} {direction}", against(FLASH4, case.name, tokens, direction))
+        for case in ALL_CASES
+        for direction in DIRECTIONS
+    ]
+    known = [(name, each) for name, each in flash if each is not None]
+    rows = [
+        row(
+            f"backward ≤ 0.75 of FlexAttention's time on sliding 1024 and 4096, power 256 ({tokens} tokens)",
+            0.75,
+            back,
+            "{:.2f}, {:.2f}, {:.2f}",
+        ),
+        row("backward ≤ 0.60 of it on power 128", 0.60, power, f"{{:.2f}} ({{:.2f}} at {short} tokens)"),
+        row(
+            f"power 256 at {tokens} tokens against dense cuDNN ≥ 21.6 times",
+            21.6,
+            [whole],
+            f"{{:.1f}} times, of the {most or 0:.1f} that the live pairs allow",
+            least=True,
+        ),
+        row("dense causal within 1.25 of cuDNN's time forward", 1.25, passes[:1], f"{{:.2f}} at {short} tokens"),
+        row("dense causal within 1.40 of cuDNN's time backward", 1.40, passes[1:], f"{{:.2f}} at {short} tokens"),
+        row(
+            f"within 1.10 of FlashAttention-4's time ({tokens} tokens)",
+            1.10,
+            [each for _, each in known],
+            ", ".join(f"{name} {{:.2f}}" for name, _ in known),
+        ),
+    ]
+    return markdown(("target", "reached", "met"), rows, 3)
+
+
+def _dense_of_shapes(direction: str) -> float:
+    """Ours over cuDNN's time on dense causal attention at 32768 tokens, from the run of `benchmarks.shapes`."""
+    found: dict[str, Any] = json.loads((RESULTS / "shapes_h200.json").read_text(encoding="utf-8"))
+    (row,) = (each for each in found["rows"] if each["name"] == DENSE.name)
+    return float(row[f"{direction}_ms"] / row[f"peer_{direction}_ms"])
+
+
+def _ms(timing: Timing | None, peer: str) -> str:
+    # Dense attention takes so much longer that a digit less says enough.
+    return NONE if timing is None else f"{timing.ms:.1f}" if peer == CUDNN else f"{timing.ms:.2f}"
+
+
+def _shown(ratio: float | None) -> str:
+    return NONE if ratio is None else f"{ratio:.2f}"

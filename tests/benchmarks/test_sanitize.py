@@ -1,0 +1,71 @@
+"""The program that compute-sanitizer watches: its cases find a wrong kernel, and its report is read."""
+
+from __future__ import annotations
+
+import stat
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import sparsedsl as sd
+from benchmarks import sanitize, sanitize_cases
+from benchmarks.sanitize import apart, told
+from benchmarks.sanitize_cases import CASES, checked
+
+REPORT = """========= COMPUTE-SANITIZER
+========= Invalid __global__ read of size 2 bytes
+=========     at forward_kernel+0x1a0 in emitted.py:12
+========= Invalid __global__ read of size 2 bytes
+=========     at forward_kernel+0x1a0 in emitted.py:12
+========= ERROR SUMMARY: 2 errors
+"""
+
+
+@pytest.mark.parametrize("name", ["one part", "packed: one part", "cached: one part", "paged: one part"])
+def test_another_result_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU road, which answers all the calls: right as it is, and wrong where a wider window is compiled."""
+    monkeypatch.setattr(sanitize_cases, "SHAPES", ((77, 140),))
+    assert checked(CASES[name], "cpu") == ""
+    attention = sd.compile(sd.sliding(101) | sd.sink(3) & sd.causal(), backend="triton")
+    monkeypatch.setattr(sd, "compile", lambda pattern, backend: attention)
+    assert "output" in checked(CASES[name], "cpu")
+
+
+def test_every_case_is_planned_as_its_name_says() -> None:
+    assert {case.call for case in CASES.values()} == {"plain", "packed", "cached", "paged"}
+    assert {case.backend for case in CASES.values()} == {"triton", "hopper"}
+    wrong = sanitize_cases.Case(sd.dilated(30, 8))
+    assert checked(wrong, "cpu") == "planned as [8]"
+
+
+def test_a_report_is_cut_to_its_findings() -> None:
+    assert told(REPORT, 3).splitlines() == [
+        "exit status 3",
+        "    ERROR SUMMARY: 2 errors",
+        "    Invalid __global__ read of size 2 bytes",
+        "    at forward_kernel+0x1a0 in emitted.py:12",
+    ]
+    assert told("Traceback\nValueError: no", 1).splitlines()[-1] == "    ValueError: no"
+
+
+def test_each_process_has_ports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text('#!/bin/sh\necho "Error $*"\nexit 3\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = [apart(name, "racecheck", 20.0) for name in CASES]
+    assert all("--tool racecheck --error-exitcode 3" in each for each in found)
+    ports = [int(each.split("--port ")[1].split()[0]) for each in found]
+    assert all(b - a > 10 for a, b in pairwise(ports))
+    assert max(ports) + sanitize.PORTS < 2**16
+
+
+def test_pages_hold_the_cache() -> None:
+    cache = torch.randn(2, 3, sanitize_cases.ROOM, 4)
+    order = torch.randperm(2 * sanitize_cases.ROOM // sanitize_cases.PAGE)
+    pages = sanitize_cases._pages(cache, order)
+    rows: list[Tensor] = [pages[int(page)] for page in order]
+    assert torch.equal(torch.cat(rows, 1)[:, : sanitize_cases.ROOM], cache[0])
