@@ -208,10 +208,11 @@ class HopperBackwardText:
         ]
 
     def _step_lines(self, old: bool) -> list[str]:
+        constants = ", constants" if self.look_up else ""
         return [
-            f"dk, dv, pairs, row = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, "
-            "rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free, do_ready, do_free, ds_ready, ds_free, slot, "
-            f"phase, step, dq_blocks_ptr, {'row' if old else '0'}, j, scale{', constants' if self.look_up else ''}, "
+            f"dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, k_smem, v_smem, "
+            "q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free, do_ready, do_free, ds_ready, "
+            f"ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row, {'row' if old else '0'}, j, scale{constants}, "
             f"{old}, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE)",
             "slot, phase = next_slot(slot, phase, STAGES)",
             "step += 1",

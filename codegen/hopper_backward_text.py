@@ -46,10 +46,11 @@ def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexp
 
 
 @gluon.jit
-def add_block(block_ptr, b_dq):
-    """Add a block [64, 64] to memory where it lies as the warpgroup's threads hold it, four numbers at a time.
+def add_block(blocks_ptr, row, W: gl.constexpr, b_dq):
+    """Add a block [64, 64] of a query tile's dq to memory, where it lies as the warpgroup's threads hold it.
 
-    Thread t holds, of each 8 columns, two neighbours in each of two rows: they stand at 512 * (column // 8) + 4 * t.
+    They add four numbers at a time. Thread t holds, of each 8 columns, two neighbours in each of two rows: they stand
+    at 512 * (column // 8) + 4 * t.
     """
     THREADS: gl.constexpr = gl.BlockedLayout([1, 8], [32, 1], [4, 1], [1, 0])
     # Warp, half of its rows, row, 8 columns, pair of columns, column.
@@ -61,12 +62,13 @@ def add_block(block_ptr, b_dq):
     b = gl.convert_layout(gl.reshape(upper_right, [128, 8]), THREADS)
     c = gl.convert_layout(gl.reshape(lower_left, [128, 8]), THREADS)
     d = gl.convert_layout(gl.reshape(lower_right, [128, 8]), THREADS)
+    block = blocks_ptr + (row.to(gl.int64) * 2 + W) * 4096
     thread = fresh(gl.arange(0, 128, gl.SliceLayout(1, THREADS)))
     place = gl.expand_dims(4 * thread, 1) + gl.expand_dims(512 * gl.arange(0, 8, gl.SliceLayout(0, THREADS)), 0)
     gl.inline_asm_elementwise(
         "red.relaxed.gpu.global.add.v4.f32 [$$1], {$$2, $$3, $$4, $$5}; mov.b32 $$0, 0;",
         "=r,l,f,f,f,f",
-        [(block_ptr + place).to(gl.int64), a, b, c, d],
+        [(block + place).to(gl.int64), a, b, c, d],
         dtype=gl.int32,
         is_pure=False,
         pack=1,
@@ -92,14 +94,13 @@ ${tile_lines}
 KERNELS = '''
 @triton.jit(do_not_specialize=["q_len", "q_start"${rows_names}])
 def hopper_rows_kernel${p}(
-    ${row_constants}o_ptr, do_ptr, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr, softmax_scale, q_len,
-    q_start,${rows_scalars}
+    ${row_constants}o_ptr, do_ptr, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr, q_len, q_start,${rows_scalars}
     HEAD_DIM: tl.constexpr, D: tl.constexpr,
 ):
-    """What the backward kernel adds to the scores and to dP of each row of a query tile; and zeros for its dq.
+    """What the backward kernel takes off the scores, and adds to dP, of each row of a query tile; zeros for its dq.
 
-    -lse / softmax_scale, which is -inf for a row outside or without a key, so that its p is 0; and
-    dlse - sum(o * do), what the softmax's gradient takes off.
+    Log-sum-exp in base 2, +inf for a row outside or without a key, so that its p is 0; and dlse - sum(o * do), what
+    the softmax's gradient takes off.
     """
     BLOCK_M: tl.constexpr = ${block_m}
     first_row_tile = max(q_start, 0) // BLOCK_M
@@ -117,7 +118,7 @@ ${row_program}${rows_class}
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))
     tile = ${tile_row}
     rows_ptr += tile * (2 * BLOCK_M) + tl.arange(0, BLOCK_M)
-    tl.store(rows_ptr, tl.where(b_lse == float("-inf"), float("-inf"), -b_lse / softmax_scale))
+    tl.store(rows_ptr, tl.where(b_lse == float("-inf"), float("inf"), b_lse * 1.4426950408889634))
     tl.store(rows_ptr + BLOCK_M, b_delta)
     tl.store(dq_blocks_ptr + tile * (BLOCK_M * D) + tl.arange(0, BLOCK_M * D), tl.zeros([BLOCK_M * D], tl.float32))
 
@@ -150,14 +151,14 @@ ${add_before}        tl.store(dq_ptr + place, b_dq.to(dq_ptr.dtype.element_ty), 
 @gluon.jit
 def hopper_gradient_step${p}(
     dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free,
-    do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, old_row, j, scale${constants},
+    do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j, scale${constants},
     OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
     STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
     """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
 
     Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
-    that of all keys with half the columns of K.
+    that of all keys with half the columns of K. What comes of it is added to memory in the next step, under products.
     """
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
@@ -176,23 +177,24 @@ def hopper_gradient_step${p}(
     zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
     mbarrier.wait(q_ready.index(slot), phase)
     row = told(row_smem, slot)
-${place}    b_s = zeros + rows.slice(0, 1, 0).load(S_LAYOUT)
-    b_dp = zeros + rows.slice(1, 1, 0).load(S_LAYOUT)
-    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
-    b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), b_s, is_async=True)
+${place}    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
+    b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), zeros, use_acc=False, is_async=True)
     if OLD:
         b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
         dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
+        if dq_row >= 0:
+            add_block(dq_ptr, dq_row, W, b_dq)
     mbarrier.wait(do_ready.index(turn), turn_phase)
-    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), b_dp, is_async=True)
+    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
+    b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
     b_s = warpgroup_mma_wait(LEFT, deps=[b_s])
-    b_p = gl.exp2(b_s * scale)
+    b_p = gl.exp2(b_s * scale - b_lse)
 ${step_mask}    if OLD:
         dk = warpgroup_mma_wait(1, deps=[dk])
         mbarrier.arrive(q_free.index(old_slot), count=1)
     b_dp = warpgroup_mma_wait(0, deps=[b_dp])
     dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
-    b_ds = b_p * b_dp
+    b_ds = b_p * (b_dp + rows.slice(1, 1, 0).load(S_LAYOUT))
     mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
     ds_smem.index(2 * turn + W).store(b_ds.to(DTYPE))
     fence_async_shared()
@@ -203,11 +205,11 @@ ${step_mask}    if OLD:
         mbarrier.arrive(do_free.index(turn), count=1)
         b_dq = warpgroup_mma_wait(0, deps=[b_dq])
         mbarrier.arrive(ds_free.index(turn ^ 1), count=1)
-        add_block(dq_ptr + (old_row.to(gl.int64) * 2 + W) * 4096, b_dq)
+        dq_row = old_row
     else:
         dv = warpgroup_mma_wait(0, deps=[dv])
         mbarrier.arrive(do_free.index(turn), count=1)
-    return dk, dv, packed(b_ds, BLOCK_M, DTYPE), row
+    return dk, dv, packed(b_ds, BLOCK_M, DTYPE), row, b_dq, dq_row
 
 
 @gluon.jit
@@ -268,6 +270,7 @@ def hopper_add_gradients${p}(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
+    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     DTYPE: gl.constexpr = k_smem.dtype
     key_heads = heads // group
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
@@ -285,6 +288,8 @@ ${work}
         mbarrier.wait(k_ready, next_phase)
         if many > 0:
             pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
+            b_dq = gl.zeros([BLOCK_M, 64], gl.float32, DQ_LAYOUT)
+            dq_row = work - works  # negative: there is none yet
 ${first_step}
             for _ in range(1, many):
 ${next_step}
@@ -294,12 +299,14 @@ ${next_step}
             b_k = k_smem.index(0).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
+            if dq_row >= 0:
+                add_block(dq_blocks_ptr, dq_row, W, b_dq)
             b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
             dk = warpgroup_mma_wait(2, deps=[dk])
             mbarrier.arrive(q_free.index(old_slot), count=1)
             b_dq = warpgroup_mma_wait(0, deps=[b_dq])
             mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
-            add_block(dq_blocks_ptr + (row.to(gl.int64) * 2 + W) * 4096, b_dq)
+            add_block(dq_blocks_ptr, row, W, b_dq)
         else:
             mbarrier.arrive(v_free, count=1)
         mbarrier.arrive(k_free, count=1)
@@ -448,7 +455,6 @@ ${row_constants_given}            out,
             d_lse,
             rows,
             dq_blocks,
-            scale,
             q_len,
             q_start,
             HEAD_DIM=head_dim,
@@ -515,7 +521,6 @@ ${row_constants_given}                out,
                 d_lse,
                 row_numbers,
                 dq_blocks,
-                scale,
                 q_len,
                 q_start,
 ${give_rows_classes}                HEAD_DIM=head_dim,
@@ -561,12 +566,12 @@ ${give_rows_classes}                HEAD_DIM=head_dim,
 
 HOST = '''
 
-def hopper_gradients(q: Tensor, scale: float) -> bool:
+def hopper_gradients(q: Tensor) -> bool:
     """Whether the backward kernel for Hopper runs: where it exists, and where sums for dq may take any order.
 
     It adds to dq with atomic operations: under `torch.use_deterministic_algorithms(True)` the plain kernels run.
     """
-    wide = 64 < q.shape[3] <= ${width} and scale > 1e-30
+    wide = 64 < q.shape[3] <= ${width}
     return wide and on_hopper(q) and not torch.are_deterministic_algorithms_enabled()
 
 

@@ -191,7 +191,7 @@ _ONE_HOPPER_PART = f"""\
 
 _ONE_BACKWARD_PART = "    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start, cu_seqlens)\n"
 _ONE_HOPPER_BACKWARD_PART = f"""\
-    if cu_seqlens is None and hopper_gradients(q, scale):
+    if cu_seqlens is None and hopper_gradients(q):
         hopper_backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start)
     else:
     {_ONE_BACKWARD_PART}"""
@@ -203,7 +203,7 @@ def top_holes(parts: tuple[Part, ...], *, hopper: bool = False, hopper_backward:
     if hopper:
         forward.append("special = on_hopper(q) and cu_seqlens is None")
     if hopper_backward:
-        backward.append("special = cu_seqlens is None and hopper_gradients(q, scale)")
+        backward.append("special = cu_seqlens is None and hopper_gradients(q)")
     for number in range(len(parts)):
         last = number == len(parts) - 1
         before = "so_far, " if number else ""
