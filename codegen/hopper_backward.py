@@ -184,7 +184,7 @@ class HopperBackwardText:
                 joined = " & ".join(f"({each})" for each in conditions) if len(conditions) > 1 else conditions[0]
                 inner = [f"if {joined}:", *(f"    {line}" for line in inner)]
             lines += inner
-        return lines
+        return lines or ["pass"]
 
     @property
     def _edges(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from types import ModuleType
 
 import pytest
@@ -12,6 +13,8 @@ from torch import Tensor
 import sparsedsl as sd
 from sparsedsl.codegen import plan as planning
 from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.hopper_backward import TILES
+from sparsedsl.codegen.programs import LoopProgram, program_of
 from sparsedsl.codegen.tiling import TILINGS
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
@@ -31,7 +34,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", lambda size, **options: torch.full(_shape(size), float("nan"), **options))
 
 
-def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
+def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else tuple(size)
 
 
@@ -69,14 +72,13 @@ def assert_right(module: ModuleType, pattern: Pattern | PerHead, tensors: list[T
 def test_equals_dense(name: str) -> None:
     pattern = {**WALKED, **WIDE}[name]
     module = hopper_module(pattern)
-    if not hasattr(module, "hopper_gradients_kernel"):
-        assert name == "power"  # in tiles of 64 queries and 128 keys only a table tells its tiles
+    if not hasattr(module, "hopper_gradients"):
+        kinds = [kind for part in planning.plan(pattern).parts for kind in part.kinds]
+        assert not all(isinstance(program_of(kind, TILES), LoopProgram) for kind in kinds)
         return
-    sizes = ((517, 517, 4), (150, 400, 2)) if name in WIDE else ((260, 261, 2), (200, 130, 1))
+    q_len, k_len = (333, 401) if name in WIDE else (200, 130)
     heads = 4 if isinstance(pattern, PerHead) else 2
-    for number, (q_len, k_len, key_heads) in enumerate(sizes):
-        dtype = (BF16, FP16)[number % 2]
-        assert_right(module, pattern, random_inputs(heads, min(heads, key_heads), q_len, k_len, HEAD_DIM, dtype))
+    assert_right(module, pattern, random_inputs(heads, heads // 2, q_len, k_len, HEAD_DIM, BF16))
 
 
 @pytest.mark.parametrize("name", IN_PARTS)
@@ -84,14 +86,13 @@ def test_parts_equal_dense(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "GAIN", float("inf"))
     pattern = IN_PARTS[name]
     module = hopper_module(pattern)
-    for q_len, k_len, key_heads in ((90, 700, 2), (400, 130, 1)):
-        assert_right(module, pattern, random_inputs(4, key_heads, q_len, k_len, HEAD_DIM, FP16))
+    assert_right(module, pattern, random_inputs(4, 2, 150, 330, HEAD_DIM, FP16))
 
 
 @pytest.mark.parametrize("head_dim", [72, 96, 128])
 def test_head_dims(head_dim: int) -> None:
     pattern = sd.sliding(300)
-    assert_right(hopper_module(pattern), pattern, random_inputs(2, 1, 400, 531, head_dim, BF16))
+    assert_right(hopper_module(pattern), pattern, random_inputs(2, 1, 200, 331, head_dim, BF16))
 
 
 def test_queries_that_start_anywhere_and_other_strides() -> None:
@@ -99,14 +100,14 @@ def test_queries_that_start_anywhere_and_other_strides() -> None:
     module = hopper_module(pattern)
     tensors = random_inputs(2, 2, 140, 500, HEAD_DIM, FP16)
     moved = [each.transpose(1, 2).contiguous().transpose(1, 2) for each in tensors]
-    for q_start in (0, 1, 63, 64, 129, 300, 360, -50):
+    for q_start in (0, 63, 129, 360, -50):
         assert_right(module, pattern, moved, q_start=q_start)
 
 
 def test_lists_of_tiles() -> None:
     pattern = sd.offsets(203 * n * n + n for n in range(12))
     module = hopper_module(pattern)
-    assert_right(module, pattern, random_inputs(2, 1, 300, 5000, HEAD_DIM, FP16))
+    assert_right(module, pattern, random_inputs(2, 1, 300, 2000, HEAD_DIM, FP16))
 
 
 def test_columns_of_one_length_are_shared_out_others_handed_out() -> None:
@@ -114,8 +115,8 @@ def test_columns_of_one_length_are_shared_out_others_handed_out() -> None:
         source = emit(pattern, TILINGS[0], "hopper")
         launch = source[source.index("def hopper_backward_part(") :]
         assert f"DYNAMIC={handed_out}" in launch
-        tensors = random_inputs(2, 1, 400, 400, HEAD_DIM, BF16)
-        for programs in (1, 3, 20):
+        tensors = random_inputs(2, 1, 260, 260, HEAD_DIM, BF16)
+        for programs in (1, 20):
             assert_right(emulated(imported(source), programs), pattern, tensors)
 
 
@@ -134,7 +135,11 @@ BROKEN = {
     "queries never given back": (r"mbarrier\.arrive\(q_free\.index\(old_slot\), count=1\)", "pass", "deadlock"),
     "queries given back early": (r"dk = warpgroup_mma_wait\(1, deps=\[dk\]\)", "pass", RACE),
     "dO not waited for": (r"mbarrier\.wait\(do_ready\.index\(turn\), turn_phase\)", "pass", RACE),
-    "dO given back early": (r"dv = warpgroup_mma_wait\(2, deps=\[dv\]\)", "dv = warpgroup_mma_wait(3, deps=[dv])", RACE),
+    "dO given back early": (
+        r"dv = warpgroup_mma_wait\(2, deps=\[dv\]\)",
+        "dv = warpgroup_mma_wait(3, deps=[dv])",
+        RACE,
+    ),
     "scores not waited for": (r"warpgroup_mma_wait\(LEFT, deps=\[b_s\]\)", "warpgroup_mma_wait(3, deps=[b_s])", RACE),
     "the other half not waited for": (r"mbarrier\.wait\(ds_ready\.index\(turn\), \(step >> 1\) & 1\)", "pass", RACE),
     "no fence before dS is multiplied": (
@@ -164,8 +169,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_schedule_is_noticed(name: str) -> None:
     old, new, complaint = BROKEN[name]
-    source, changed = re.subn(old, new, emit(sd.sliding(500), TILINGS[0], "hopper"))
+    source, changed = re.subn(old, new, emit(sd.sliding(300), TILINGS[0], "hopper"))
     assert changed
     module = emulated(imported(source), programs=1)
     with pytest.raises(EmulationError, match=complaint):
-        errors(module, sd.sliding(500), random_inputs(2, 1, 700, 700, HEAD_DIM, FP16))
+        errors(module, sd.sliding(300), random_inputs(1, 1, 500, 500, HEAD_DIM, FP16))
