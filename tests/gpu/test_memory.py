@@ -48,7 +48,7 @@ def peaks(pattern: Pattern) -> tuple[int, int]:
 
     step(HEADS // KEY_HEADS, LENGTH)  # compiles, and makes the tables and constants that stay
     # What that call held may go as late as during the next backward call, whose peak would then seem lower, by just
-    # the 64 MiB of q, k and v that were counted as there before it. So a tiny call takes the next one's place.
+    # the 64 MiB of q, k and v that were counted as there before it. So a tiny call comes between.
     step(HEADS // KEY_HEADS, HEAD_DIM)
     gc.collect()
     torch.cuda.empty_cache()
