@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
         del os.environ["TRITON_INTERPRET"]
     if importlib.import_module("triton").__version__.startswith("3.6."):
         # Its interpreter takes an array of one number for a bound of a loop, which numpy refuses since 2.4.
-        interpreter = importlib.import_module("triton.runtime.interpreter")
+        interpreter: Any = importlib.import_module("triton.runtime.interpreter")
         patch_tensor = interpreter._patch_lang_tensor
 
         def patch_tensor_as_later(tensor: Any, scope: Any) -> None:
