@@ -192,7 +192,7 @@ def compile(
 
     Cost
         Tens of milliseconds a pattern; Triton compiles a kernel at the first call for a head dim and type. No length
-        enters: a new length compiles nothing.
+        enters: a new length compiles nothing, but for calls of few queries, which have kernels of their own.
     Raises
         WrongType: not a pattern. Unsupported: a Stack, which has a pattern for each layer.
         NoNormalForm: the pattern has no closed form in tiles.

@@ -114,7 +114,9 @@ POSITION = f'''
 @triton.jit(
     do_not_specialize=[
         ${{not_specialised}}"q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def decode_kernel${{p}}({_PARAMETERS}
     share, ROWS: tl.constexpr, PAGE_SIZE: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr,
@@ -149,7 +151,9 @@ CHUNK = f'''
 @triton.jit(
     do_not_specialize=[
         ${{not_specialised}}"q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def chunk_kernel${{p}}({_PARAMETERS}
     row_tiles, PAGE_SIZE: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,

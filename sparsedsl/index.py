@@ -235,9 +235,9 @@ def holds(predicate: Predicate, q: NDArray[np.int64], k: NDArray[np.int64]) -> N
     match predicate:
         case Comparison(relation, left, right):
             difference = evaluate(left, q, k) - evaluate(right, q, k)
-            return _HOLDS[relation].contains(np.broadcast_to(difference, np.broadcast(q, k).shape))
+            return np.broadcast_to(_HOLDS[relation].contains(difference), np.broadcast(q, k).shape)
         case Member(term, members):
-            return members.contains(np.broadcast_to(evaluate(term, q, k), np.broadcast(q, k).shape))
+            return np.broadcast_to(members.contains(evaluate(term, q, k)), np.broadcast(q, k).shape)
         case Chosen(count, seed, query, key):
             rows, columns = evaluate(query, q, k), evaluate(key, q, k)
             distinct_rows, row_of = np.unique(rows, return_inverse=True)

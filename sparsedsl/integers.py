@@ -51,6 +51,13 @@ __all__ = [
 HASHED = 256
 
 
+def _members(period: int, word: int) -> NDArray[np.bool_]:
+    """(period,): whether bit r of the word is set."""
+    import numpy as np
+
+    return np.array([bool(word >> r & 1) for r in range(period)])
+
+
 def _difference(left: int, right: int) -> int:
     return left & ~right
 
@@ -294,8 +301,14 @@ class IntegerSet:
         """Membership of each entry of an int64 array. O(entries · log segments) time, O(entries) memory."""
         import numpy as np
 
-        if not self.segments:
-            return np.zeros(values.shape, dtype=np.bool_)
+        if len(self.segments) <= 4:  # a few comparisons cost less than a search
+            found: NDArray[np.bool_] = np.zeros(values.shape, dtype=np.bool_)
+            for lo, hi, period, word in self.segments:
+                within = (values >= lo) & (values < hi)
+                if period > 1:
+                    within &= _members(period, word)[values % period]
+                found |= within
+            return found
         starts = np.array([segment.lo for segment in self.segments])
         ends = np.array([segment.hi for segment in self.segments])
         at = np.searchsorted(starts, values, side="right") - 1
@@ -303,8 +316,7 @@ class IntegerSet:
         for i, (_, _, period, word) in enumerate(self.segments):
             if period > 1:
                 here = inside & (at == i)
-                table = np.array([bool(word >> r & 1) for r in range(period)])
-                inside[here] = table[values[here] % period]
+                inside[here] = _members(period, word)[values[here] % period]
         return inside
 
     @property

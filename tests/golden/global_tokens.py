@@ -44,7 +44,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "3cdc4ca26717"
+DIGEST = "12bea20c9438"
 
 
 @triton.jit
@@ -542,7 +542,9 @@ def combine_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def decode_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -610,7 +612,9 @@ def decode_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def chunk_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -1603,7 +1607,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_3cdc4ca26717"), mutates_args=())
+@torch.library.custom_op(unused("attention_12bea20c9438"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1622,7 +1626,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_3cdc4ca26717"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_12bea20c9438"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1831,7 +1835,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_3cdc4ca26717"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_12bea20c9438"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -1860,7 +1864,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_3cdc4ca26717"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_12bea20c9438"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -1885,7 +1889,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_3cdc4ca26717"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_12bea20c9438"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2075,7 +2079,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_3cdc4ca26717"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_12bea20c9438"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

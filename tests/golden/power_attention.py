@@ -43,7 +43,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "d8c6c7eb49b8"
+DIGEST = "7b97e67cd691"
 
 
 @triton.jit
@@ -554,7 +554,9 @@ def combine_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def decode_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -623,7 +625,9 @@ def decode_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def chunk_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -1598,7 +1602,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_d8c6c7eb49b8"), mutates_args=())
+@torch.library.custom_op(unused("attention_7b97e67cd691"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1617,7 +1621,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_d8c6c7eb49b8"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_7b97e67cd691"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -1826,7 +1830,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_d8c6c7eb49b8"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_7b97e67cd691"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -1855,7 +1859,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_d8c6c7eb49b8"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_7b97e67cd691"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -1880,7 +1884,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_d8c6c7eb49b8"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_7b97e67cd691"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2070,7 +2074,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_d8c6c7eb49b8"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_7b97e67cd691"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

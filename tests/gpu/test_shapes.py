@@ -55,12 +55,24 @@ def test_addresses_past_31_bits() -> None:
     assert_within_rule(ends, *([each[:, :, -shown:] for each in every] for every in (exact, eager)))
 
 
-def test_a_new_length_compiles_nothing() -> None:
-    attention = sd.compile(sd.sliding(777) | sd.sink(5) & sd.causal())
-    counted = []
-    for length in (1024, 4096, 1, 5003, 17, 64):
-        q, k, v = (torch.randn(1, 2, length, 64, device="cuda", dtype=torch.float16).requires_grad_() for _ in range(3))
+# Two parts, whose splits stand one behind the other, also where the rows of one are no multiple of 16 bytes.
+@pytest.mark.parametrize(
+    "pattern", [sd.sliding(777) | sd.sink(5) & sd.causal(), sd.sliding(256) | sd.dilated(256, 16)], ids=str
+)
+def test_a_new_length_compiles_nothing(pattern: sd.Pattern) -> None:
+    attention = sd.compile(pattern)
+
+    def compiled_after(q_len: int, k_len: int) -> int:
+        q, k, v = (
+            torch.randn(1, 2, length, 64, device="cuda", dtype=torch.float16).requires_grad_()
+            for length in (q_len, k_len, k_len)
+        )
         attention(q, k, v).sum().backward()
-        counted.append(compilations())
-    assert counted[0] >= 4  # the counter counts: forward, rows, dq, dk and dv
-    assert counted == counted[:1] * len(counted)
+        return compilations()
+
+    # The three forms of a call: many queries, few over split keys, few over keys that are not split.
+    first, _, all_forms = [compiled_after(*lengths) for lengths in ((1024, 1024), (1, 5003), (1, 1))]
+    assert first >= 4  # the counter counts: forward, rows, dq, dk and dv
+    assert all_forms > first  # few queries have kernels of their own
+    lengths = (4096, 4096), (5003, 5003), (17, 17), (64, 64), (3, 3), (16, 16), (2, 4099), (300, 70)
+    assert [compiled_after(*each) for each in lengths] == [all_forms] * len(lengths)

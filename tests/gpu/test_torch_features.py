@@ -5,6 +5,9 @@ The CPU twins are in tests/codegen/test_torch_features.py.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -23,6 +26,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]  # inductor
 POWER = (sd.sliding(2) | sd.power() | sd.sink(1)).blocks(64) & sd.causal()
 DILATED = sd.sliding(32) | sd.dilated(16, 8)
 LENGTHS = (700, 333, 1500)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def layer_of(pattern: sd.Pattern = POWER) -> SparseAttention:
@@ -59,7 +63,7 @@ def test_one_graph_and_one_compilation_for_all_lengths(pattern: sd.Pattern, back
     assert counter.frame_count == 1
 
 
-def exported(layer: SparseAttention) -> torch.export.ExportedProgram:
+def exported(layer: torch.nn.Module) -> torch.export.ExportedProgram:
     return torch.export.export(
         layer, (tokens(400),), dynamic_shapes=({1: torch.export.Dim("length", min=2, max=1 << 16)},)
     )
@@ -73,13 +77,19 @@ def test_export_saves_loads_and_takes_every_length(tmp_path: Path) -> None:
         near([loaded(tokens(length))], [layer(tokens(length))])
 
 
+def ahead_of_time(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.gpu.ahead_of_time", name, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def test_ahead_of_time_code_takes_every_length(tmp_path: Path) -> None:
-    layer = layer_of()
-    with torch.no_grad():
-        path = torch._inductor.aoti_compile_and_package(exported(layer), package_path=str(tmp_path / "layer.pt2"))
-        loaded = torch._inductor.aoti_load_package(path)
-        for length in LENGTHS:
-            near([loaded(tokens(length))], [layer(tokens(length))])
+    done = ahead_of_time("attention", tmp_path)
+    if done.returncode < 0:  # ended by a signal: by ours, or also without it?
+        for control in ("linear", "operator"):
+            if (without := ahead_of_time(control, tmp_path)).returncode < 0:
+                pytest.xfail(f"loading {control}, which has nothing of ours, ends too\n{without.stderr[-20000:]}")
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr[-20000:]}"
 
 
 @pytest.mark.parametrize("pattern", [POWER, DILATED], ids=["power blocks", "residue classes"])
