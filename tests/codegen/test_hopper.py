@@ -20,7 +20,7 @@ from sparsedsl.codegen import plan as planning
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.hopper_choice import halves, usually_one
 from sparsedsl.codegen.tiles import schedule
-from sparsedsl.codegen.tiling import TILINGS
+from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS
 from sparsedsl.errors import UnknownName, Unsupported
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
@@ -284,13 +284,14 @@ def test_a_type_of_four_bytes_is_refused() -> None:
 
 
 def test_without_the_backend_the_text_has_none_of_it() -> None:
-    source = emit(sd.sliding(300), TILINGS[0])
-    assert "hopper" not in source
-    assert "gluon" not in source
-
-
-def test_emitted_source(golden: Callable[[str, str], None]) -> None:
-    golden("hopper_sliding.py", emit(sd.sliding(1024), TILINGS[0], "hopper"))
+    for source in (
+        emit(sd.sliding(300), TILINGS[0], "triton"),
+        *(emit(PATTERNS[name], TILINGS[0]) for name in BY_TABLE),
+        emit(sd.sliding(300), TILINGS[2]),
+        emit(sd.sliding(300), SMALL_TILINGS[0]),
+    ):
+        assert "opper" not in source.replace("--backend triton", "")
+        assert "gluon" not in source
 
 
 LINTED = {
@@ -323,7 +324,7 @@ def test_the_option_is_kept_by_what_compile_returns() -> None:
     assert "hopper_kernel" in attention.source("half256")
     assert "hopper_kernel" not in attention.source("single256")
     q, k, v, _ = random_inputs(2, 1, 40, 50, 16, torch.float32)
-    assert torch.equal(attention(q, k, v), sd.compile(sd.sliding(9))(q, k, v))
+    assert torch.equal(attention(q, k, v), sd.compile(sd.sliding(9), backend="triton")(q, k, v))
 
 
 def test_another_backend_is_no_backend() -> None:
@@ -333,6 +334,6 @@ def test_another_backend_is_no_backend() -> None:
         "UnknownName: there is no backend of this name",
         "  where     backend='hoper'",
         "  got       hoper",
-        "  expected  one of triton, hopper",
-        "  try       backend='triton'",
+        "  expected  one of auto, triton, hopper",
+        "  try       backend='auto'",
     ]
