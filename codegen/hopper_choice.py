@@ -33,6 +33,8 @@ WIDEST_OUTPUT = 128
 # Narrow key tiles where wide ones execute this many more pairs, or where a mask compares more often than this: its
 # conditions on 128 keys would not fit the registers. `LENGTH` is what it is counted at.
 WASTE, MOST_COMPARISONS, LENGTH = 1.05, 3, 32768
+# Beside the output of a head wider than 128, conditions that compare more often do not fit even on 64 keys.
+MOST_BESIDE_WIDE_HEADS = 5
 # A row of tiles this much longer than the mean one makes it worth while to hand tiles out one by one.
 UNEVEN = 1.25
 # A masked tile that nearly every query tile has needs no loop: the others take a tile of zeros for it.
@@ -68,7 +70,7 @@ def hopper_choices(parts: Sequence[Part], tiling: Tiling, backend: Backend) -> t
         return tuple(hopper_tiles(part, tiling) for part in parts)
     if tiling.plain_forward or not for_hopper(tiling):
         return (None,) * len(parts)
-    return tuple(hopper_tiles(part, tiling) if in_closed_form(part) else None for part in parts)
+    return tuple(hopper_tiles(part, tiling) if in_closed_form(part) and fits(part, tiling) else None for part in parts)
 
 
 def for_hopper(tiling: Tiling) -> bool:
@@ -82,6 +84,12 @@ def in_closed_form(part: Part) -> bool:
     return all(isinstance(program_of(kind, each), LoopProgram) for kind in part.kinds for each in tiles)
 
 
+def fits(part: Part, tiling: Tiling) -> bool:
+    """Whether the registers hold the conditions of the masks in the narrower tiles, as far as the compiler was asked."""
+    most = max(map(_comparisons, _masks(hopper_programs(part, NARROW))), default=0)
+    return tiling.head_dim <= WIDEST_OUTPUT or most <= MOST_BESIDE_WIDE_HEADS
+
+
 def hopper_tiles(part: Part, tiling: Tiling) -> HopperTiles:
     """The tiles of a part's kernel for Hopper: the tiling's own, or what the rules above give.
 
@@ -93,9 +101,8 @@ def hopper_tiles(part: Part, tiling: Tiling) -> HopperTiles:
     wide, narrow = (hopper_programs(part, block_n) for block_n in (WIDE, NARROW))
     if tiling.hopper is not None:
         return tiling.hopper
-    masks = {section.mask for program in wide for section in program.sections if section.mask is not None}
     pairs = [sum(row_counts(programs, part)) * programs[0].tiles.block_n for programs in (wide, narrow)]
-    too_wide = tiling.head_dim > WIDEST_OUTPUT or any(_comparisons(mask) > MOST_COMPARISONS for mask in masks)
+    too_wide = tiling.head_dim > WIDEST_OUTPUT or any(_comparisons(mask) > MOST_COMPARISONS for mask in _masks(wide))
     chosen = narrow if too_wide or pairs[0] > WASTE * pairs[1] else wide
     return HopperTiles(chosen[0].tiles.block_n, MOST_STAGES, _uneven(chosen, part))
 
@@ -119,6 +126,10 @@ def _uneven(programs: Sequence[LoopProgram], part: Part) -> bool:
     """Whether rows of tiles differ in length by so much that a fixed share of them would leave some idle."""
     counts = row_counts(programs, part)
     return max(counts) * len(counts) > UNEVEN * sum(counts)
+
+
+def _masks(programs: Sequence[LoopProgram]) -> set[Predicate]:
+    return {section.mask for program in programs for section in program.sections if section.mask is not None}
 
 
 def _comparisons(mask: Predicate) -> int:

@@ -112,8 +112,8 @@ def ran_on_hopper(part: Callable[..., bool], like: Tensor, *given: Any) -> bool:
     except Exception as error:
         HOPPER_ROADS[key] = False
         warnings.warn(
-            f"{part.__name__} of {PATTERN}, head dim {like.shape[3]}, {like.dtype}: the kernel for Hopper is not used, "
-            f"plain Triton runs instead: {type(error).__name__}: {error}",
+            f"{part.__name__} of {PATTERN:.80}, head dim {like.shape[3]}, {like.dtype}: the kernel for Hopper is not "
+            f"used, plain Triton runs instead: {type(error).__name__}: {error}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -24,6 +24,7 @@ from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS
 from sparsedsl.errors import UnknownName, Unsupported
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
+from sparsedsl.patterns.catalogue import CATALOGUE
 from sparsedsl.patterns.longnet import longnet
 from sparsedsl.patterns.power import power_attention
 from tests.codegen.gluon_emulator import EmulationError, emulated
@@ -180,6 +181,15 @@ def test_halves_are_used_where_both_warpgroups_save_by_them() -> None:
 def test_tiles_are_narrow_where_masks_are_long_or_windows_short() -> None:
     for pattern, keys in ((sd.sliding(1024), 128), (sd.sliding(9), 64), (WALKED["squares"], 64)):
         assert f"    BLOCK_N: gl.constexpr = {keys}\n" in emit(pattern, TILINGS[0], "hopper")
+
+
+def test_long_masks_beside_wide_heads_are_left_to_the_plain_kernel() -> None:
+    """The compiler was asked: fibonacci and ppa spill in their loops at head dim 256, longformer does not."""
+    for name, special in (("fibonacci", False), ("ppa", False), ("longformer", True)):
+        pattern = CATALOGUE[name]()
+        pattern = pattern[0] if isinstance(pattern, sd.Stack) else pattern
+        assert "hopper_kernel" in emit(pattern, TILINGS[0])
+        assert ("hopper_kernel" in emit(pattern, TILINGS[1])) == special
 
 
 def test_without_its_masks_the_comparison_fails() -> None:

@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'sliding(1024)'
-DIGEST = "0fe67e96c2c6"
+DIGEST = "7bc08d9298bc"
 
 
 @triton.jit
@@ -1854,8 +1854,9 @@ class SlowKernel(RuntimeError):
 
 
 def examined(kernel: Any, programs: int, *given: Any, **options: Any) -> None:
-    """Compile a kernel and launch nothing; SlowKernel where its machine code is slow."""
-    found = complaints(kernel.warmup(*given, grid=(programs,), **options))
+    """Compile a kernel and launch nothing; SlowKernel where the machine code of its products is slow."""
+    compiled = kernel.warmup(*given, grid=(programs,), **options)
+    found = complaints(compiled) if kernel.is_gluon() else []
     if found:
         raise SlowKernel(f"{kernel.__name__}: {'; '.join(found)}")
 
@@ -1869,32 +1870,33 @@ def has_gluon() -> bool:
     return not NO_GLUON
 
 
-# Whether a part's kernel for Hopper runs, by what its constants follow from: head dim, type and device.
+# Whether a part's kernels for Hopper run, by what their constants follow from: head dim, type and device.
 HOPPER_ROADS: dict[tuple[Any, ...], bool] = {}
 
 
-def ran_on_hopper(part: Callable[..., bool], q: Tensor, *given: Any) -> bool:
-    """Launch a part's kernel for Hopper where that is what runs; False where the plain kernel must.
+def ran_on_hopper(part: Callable[..., bool], like: Tensor, *given: Any) -> bool:
+    """Launch a part's kernels for Hopper where they are what runs; False where the plain ones must.
 
-    At the first call for a head dim, type and device it is compiled and its machine code looked at. Whatever speaks
-    against it, an error of the launch too, becomes a warning, and the plain kernel runs from then on.
+    At the first call for a head dim, type and device they are compiled and their machine code looked at. Whatever
+    speaks against them, an error of the launch too, becomes a warning, and the plain ones run from then on. The first
+    tensor that is given, `like`, has the head dim, type and device of all.
     """
-    if not is_hopper(q.device) or not has_gluon():
+    if not is_hopper(like.device) or not has_gluon():
         return False
-    key = (part, q.shape[3], q.dtype, q.device)
+    key = (part, like.shape[3], like.dtype, like.device)
     if not HOPPER_ROADS.get(key, True):
         return False
     try:
-        if key not in HOPPER_ROADS and part(examined, q, *given):
+        if key not in HOPPER_ROADS and part(examined, like, *given):
             HOPPER_ROADS[key] = True
-        part(launched, q, *given)
+        part(launched, like, *given)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         HOPPER_ROADS[key] = False
         warnings.warn(
-            f"{part.__name__} of {PATTERN}, head dim {q.shape[3]}, {q.dtype}: the kernel for Hopper is not used, plain "
-            f"Triton runs instead: {type(error).__name__}: {error}",
+            f"{part.__name__} of {PATTERN:.80}, head dim {like.shape[3]}, {like.dtype}: the kernel for Hopper is not "
+            f"used, plain Triton runs instead: {type(error).__name__}: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -2228,7 +2230,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_0fe67e96c2c6"), mutates_args=())
+@torch.library.custom_op(unused("attention_7bc08d9298bc"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2247,7 +2249,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_0fe67e96c2c6"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_7bc08d9298bc"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2456,7 +2458,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_0fe67e96c2c6"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_7bc08d9298bc"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2485,7 +2487,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_0fe67e96c2c6"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_7bc08d9298bc"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2510,7 +2512,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_0fe67e96c2c6"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_7bc08d9298bc"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2700,7 +2702,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_0fe67e96c2c6"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_7bc08d9298bc"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
