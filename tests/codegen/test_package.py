@@ -164,6 +164,18 @@ def test_kernels_compiled_ahead_are_found(tmp_path: Path) -> None:
     assert not (moved / "kernels_ahead" / "kernels").exists()
 
 
+def test_kernels_for_hopper_alone_are_no_package(tmp_path: Path) -> None:
+    with pytest.raises(errors.WrongValue) as caught:
+        build_package(NEAR, tmp_path / "kernels", backend="hopper")
+    lines = str(caught.value).splitlines()
+    assert (lines[0], len(lines)) == ("WrongValue: a package has kernels for every GPU", 5)
+    assert not (tmp_path / "kernels").exists()
+    build_package(NEAR, tmp_path / "kernels", tilings=TILINGS[:1], backend="triton")
+    texts = {name: text.decode() for name, text in files(tmp_path / "kernels").items()}
+    assert "FOLDER/ --tiling half128 --backend triton" in texts["__init__.py"]
+    assert "hopper" not in texts["pattern_0_half128.py"]
+
+
 def test_small_tilings_fit_99_kb(tmp_path: Path) -> None:
     lines = [line.split() for line in output(["-c", SHARED], tmp_path).splitlines()]
     assert [name for name, _ in lines] == 2 * ["forward_kernel", "rows_kernel", "dq_kernel", "dkdv_kernel"]
