@@ -78,7 +78,7 @@ def copy() -> dict[str, object]:
 
 def rows(head_dim: int, window: int) -> list[dict[str, object]]:
     """Forward and backward of a window in bfloat16."""
-    attention = sd.compile(sd.sliding(window))
+    attention = sd.compile(sd.sliding(window), backend="triton")  # explain predicts the plain kernels from it
     shape = (1, HEADS, TOKENS, head_dim)
     q, k, v, gradient = (torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(4))
     with torch.no_grad():

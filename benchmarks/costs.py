@@ -1,8 +1,9 @@
-"""The numbers of codegen/gpus.py, solved from the recorded runs: what a tile costs each of our plain kernels."""
+"""The numbers of codegen/gpus.py, solved from the recorded runs: what a tile costs each of our kernels."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
@@ -30,6 +31,9 @@ BY_WINDOWS: dict[tuple[str, Shape], tuple[int, int]] = {
     ("backward", (64, 64, 64)): (1024, 4096),
     ("backward", (256, 64, 64)): (1024, 4096),
 }
+# The forward kernel for Hopper has a record of its own, of the same cases.
+HOPPER_SHAPE: Shape = (128, 128, 128)
+HOPPER_CASES = ("sliding 4096", "dilated 512 x 8")
 TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -45,6 +49,8 @@ def measured_gpu(record: Record) -> Gpu:
     for (direction, shape), sizes in BY_WINDOWS.items():
         pair = [(_explained(sd.sliding(size), SHORT, shape[0]), windows[shape[0], size, direction]) for size in sizes]
         costs[direction, shape] = _solved(pair, direction)
+    hopper = hopper_timings()
+    special = [(explained_case(name, LENGTH), hopper[name, LENGTH]) for name in HOPPER_CASES]
     forward, backward = (
         tuple(sorted((shape, cost) for (name, shape), cost in costs.items() if name == direction))
         for direction in DIRECTIONS
@@ -59,7 +65,15 @@ def measured_gpu(record: Record) -> Gpu:
         backward=backward,
         call=(_host_ms(record, "forward"), _host_ms(record, "backward")),
         dense=tuple(DenseRate(tokens, *(rates[tokens, direction] for direction in DIRECTIONS)) for tokens in lengths),
+        hopper=((HOPPER_SHAPE, _solved(special, "hopper")),),
     )
+
+
+def hopper_timings() -> dict[tuple[str, int], float]:
+    """Milliseconds of the forward kernel for Hopper by case and tokens, from the table of its record."""
+    text = (RESULTS / "hopper_h200.txt").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| ([\d.]+) \(\d+\) \|", text, re.MULTILINE)
+    return {(case, int(tokens)): float(ms) for case, tokens, ms in rows}
 
 
 def explained_case(name: str, tokens: int) -> ExplainedLayer:
@@ -79,13 +93,13 @@ def _explained(pattern: sd.Pattern, tokens: int, head_dim: int) -> ExplainedLaye
 
 def _solved(pair: list[tuple[ExplainedLayer, float]], direction: str) -> KernelCost:
     """visited · a + own · b = the time, twice."""
-    name = "forward" if direction == "forward" else "dq"
+    name = "dq" if direction == "backward" else direction
     (visited, own, ns), (visited2, own2, ns2) = (
         (kernel.full + kernel.partial, kernel.own, ms * 1e6)
         for layer, ms in pair
         for part in layer.parts
-        for kernel in part.kernels
-        if kernel.name == name
+        for kernel in (*part.kernels, part.hopper)
+        if kernel is not None and kernel.name == name
     )
     determinant = visited * own2 - visited2 * own
     return KernelCost(
@@ -122,4 +136,6 @@ def source(gpu: Gpu) -> Iterator[str]:
     yield f"    call={gpu.call},"
     rates = ", ".join(f"DenseRate({each.tokens}, {each.forward}, {each.backward})" for each in gpu.dense)
     yield f"    dense=({rates}),"
+    ((shape, cost),) = gpu.hopper
+    yield f"    hopper=(({shape}, KernelCost({cost.visited}, {cost.own})),),"
     yield ")"

@@ -1,4 +1,4 @@
-"""The hopper backend's kernels: checked against the plain ones, then timed beside them and their peers.
+"""The kernels for Hopper: checked against the plain ones, then timed beside them and their peers.
 
     python -m benchmarks.hopper                    # on one H100 or H200, in about five minutes
     python -m benchmarks.hopper --only-checks
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check, then time; the exit status."""
     options = _options(arguments)
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
-        say("The hopper backend needs a GPU of compute capability 9.0 and finds none.")
+        say("The kernels for Hopper need a GPU of compute capability 9.0, and there is none.")
         return 2
     if options.check is not None:
         return run_check(CHECKS[options.check])
@@ -138,7 +138,7 @@ def run_check(check: Check) -> int:
     torch.manual_seed(0)
     shapes = ((check.heads, check.q_len), (check.key_heads, check.k_len), (check.key_heads, check.k_len))
     tensors = [torch.randn(2, h, n, check.head_dim, device="cuda", dtype=check.dtype) for h, n in shapes]
-    special, plain = sd.compile(check.pattern, backend="hopper"), sd.compile(check.pattern)
+    special, plain = (sd.compile(check.pattern, backend=backend) for backend in ("hopper", "triton"))
     want, want_lse = plain(*tensors, return_lse=True)
     poison(want)
     out, lse = special(*tensors, return_lse=True)
@@ -201,7 +201,7 @@ def calls_of(case: Case, length: int, direction: str) -> dict[str, Callable[[], 
     inputs = SETTINGS.inputs(length)
     found = [
         peers.Peer("hopper", sd.compile(case.pattern, backend="hopper")),
-        peers.Peer("plain", sd.compile(case.pattern)),
+        peers.Peer("plain", sd.compile(case.pattern, backend="triton")),
         # Over all pairs FlexAttention takes a good part of a second.
         *([peers.flex(case, length)] if case is not DENSE else []),
     ]
@@ -211,7 +211,8 @@ def calls_of(case: Case, length: int, direction: str) -> dict[str, Callable[[], 
 def times() -> Iterator[str]:
     """A table for each direction: a line for each case and length."""
     for direction in DIRECTIONS:
-        yield f"\n| {direction} | tokens | hopper | plain | FlexAttention | cuDNN, dense causal | plain / hopper | Flex / hopper |"
+        callers = "hopper | plain | FlexAttention | cuDNN, dense causal | plain / hopper | Flex / hopper"
+        yield f"\n| {direction} | tokens | {callers} |"
         yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
         for length in SETTINGS.lengths:
             dense = peers.dense_causal(peers.CUDNN)

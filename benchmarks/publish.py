@@ -3,9 +3,9 @@
     python -m benchmarks.publish            # after python -m benchmarks.attention --out ... on an H200
     python -m benchmarks.publish --check    # write nothing; exit status 1 if something would change
 
-From benchmarks/results/attention_h200.json and ceilings_h200.json. Tables are found by the line of their head, or the
-heading above them, and replaced whole; prose is left alone but for the numbers named below. The pages show what
-`explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
+From attention_h200.json, ceilings_h200.json and hopper_h200.txt in benchmarks/results/. Tables are found by the line
+of their head, or the heading above them, and replaced whole; prose is left alone but for the numbers named below. The
+pages show what `explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ def explanation(record: Record, content: str) -> str:
         content,
     )
 
+    content = with_table(content, "Forward on Hopper", hopper_predictions())
+
     def shown(found: re.Match[str]) -> str:
         return f"$ sparsedsl {found[1]}\n{printed(found[1])}```"
 
@@ -180,6 +182,17 @@ def predictions(record: Record) -> tuple[list[str], list[tuple[float, bool]]]:
         "fitted",
     )
     return ["| " + " | ".join(each) + " |" for each in (head, ["---"] * len(head), *rows)], errors
+
+
+def hopper_predictions() -> list[str]:
+    """The table of measured and predicted times of the forward kernel for Hopper."""
+    rows = ["| case | tokens | measured ms | predicted ms | error | fitted |", "| --- | --- | --- | --- | --- | --- |"]
+    for (case, tokens), ms in costs.hopper_timings().items():
+        predicted = costs.explained_case(case, tokens).forward.hopper_ms
+        assert predicted is not None
+        known = "yes" if case in costs.HOPPER_CASES and tokens == costs.LENGTH else ""
+        rows.append(f"| {case} | {tokens} | {ms:.3f} | {predicted:.3f} | {predicted / ms - 1:+.1%} | {known} |")
+    return rows
 
 
 PAGES: dict[str, Callable[[Record, str], str]] = {

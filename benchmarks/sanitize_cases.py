@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import sparsedsl as sd
-from sparsedsl.codegen.emit import Backend
+from sparsedsl.codegen.hopper_choice import Backend
 from sparsedsl.codegen.plan import plan
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern

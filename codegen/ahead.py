@@ -46,6 +46,9 @@ def compile_into(folder: Path, wanted: Ahead, file: Path) -> None:
 def compiled_ahead(module: ModuleType, arch: int, *, dtype: torch.dtype, head_dim: int) -> list[Any]:
     """The kernels that a forward and a backward call launch on a GPU of compute capability `arch` (90 for sm_90).
 
+    On 90 those for Hopper come with the plain ones, which packed documents need there too. Machine code that speaks
+    against one is a RuntimeWarning, and will be where it should run.
+
     They are Triton's own CompiledKernel objects, with metadata and machine code. Triton keeps them in its cache, where
     a run on such a GPU finds them: nothing of a key depends on the GPU but its architecture.
 
@@ -56,9 +59,25 @@ def compiled_ahead(module: ModuleType, arch: int, *, dtype: torch.dtype, head_di
     """
     q, k, v = (torch.zeros(1, heads, LENGTH, head_dim, dtype=dtype) for heads in (module.HEADS or 2, 1, 1))
     with launches_compile(GPUTarget("cuda", arch, 32)) as kernels:
-        out, lse = module.launch_forward(q, k, v, 1.0, 0)
-        module.launch_backward(out, lse, q, k, v, out, lse, 1.0, 0)
+        for special in (False, True):
+            with on_hopper(module, special and arch == 90):
+                out, lse = module.launch_forward(q, k, v, 1.0, 0)
+                module.launch_backward(out, lse, q, k, v, out, lse, 1.0, 0)
     return kernels
+
+
+@contextmanager
+def on_hopper(module: ModuleType, special: bool = True) -> Iterator[None]:
+    """The module takes every device for a Hopper, if it has kernels for one."""
+    usual = getattr(module, "is_hopper", None)
+    if usual is None or not special:
+        yield
+        return
+    vars(module).update(is_hopper=lambda device: True)
+    try:
+        yield
+    finally:
+        vars(module).update(is_hopper=usual)
 
 
 @contextmanager
@@ -67,8 +86,11 @@ def launches_compile(target: GPUTarget) -> Iterator[list[Any]]:
     kernels: list[Any] = []
     before, launch = driver._active, JITFunction.run  # `driver.active` would look for a GPU
 
-    def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        kernels.append(launch(self, *args, grid=grid, warmup=True, **options))
+    def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        kernel = launch(self, *args, grid=grid, warmup=True, **options)
+        if kernel not in kernels:
+            kernels.append(kernel)
+        return kernel
 
     driver.set_active(_Absent(target))
     JITFunction.run = only_compile

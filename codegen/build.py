@@ -15,8 +15,8 @@ from typing import Literal, Protocol, cast, overload
 import torch
 from torch import Tensor
 
-from sparsedsl.codegen.emit import BACKENDS, Backend, emit
-from sparsedsl.codegen.hopper_choice import hopper_type
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.hopper_choice import BACKENDS, Backend, hopper_type
 from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, Tiling, tiling_for, tilings_here
 from sparsedsl.codegen.tuned import read_tiles
 from sparsedsl.errors import StateMismatch, UnknownName, Unsupported, WrongType, shown
@@ -63,14 +63,14 @@ class CompiledAttention:
 
     """
 
-    def __init__(self, pattern: Pattern | PerHead, backend: Backend = "triton", tiles: Tiling | None = None) -> None:
+    def __init__(self, pattern: Pattern | PerHead, backend: Backend = "auto", tiles: Tiling | None = None) -> None:
         self.pattern, self.backend, self.tiles = pattern, backend, tiles
         # Every tiling at once: nothing is emitted or imported inside a call, which torch.compile may trace.
         self._tilings = with_tiles(tilings_here(), tiles)
         self._modules = {tiling.name: load(self.source(tiling.name)) for tiling in self._tilings}
 
     def __repr__(self) -> str:
-        chosen = "" if self.backend == "triton" else f", backend={self.backend!r}"
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
         tiles = "" if self.tiles is None else f", tiles={self.tiles!r}"
         return f"compile({self.pattern!r}{chosen}{tiles})"
 
@@ -168,7 +168,8 @@ class CompiledAttention:
         if self.tiles is not None and self.tiles.name == tiling:
             found = self.tiles
         # What the backend hopper has no type for runs on the CPU alone.
-        return emit(self.pattern, found, self.backend if found.bytes == 2 else "triton")
+        cpu_alone = self.backend == "hopper" and found.bytes != 2
+        return emit(self.pattern, found, "triton" if cpu_alone else self.backend)
 
 
 def _tiling_for(q: object, tilings: Sequence[Tiling]) -> Tiling:
@@ -182,12 +183,14 @@ def _tiling_for(q: object, tilings: Sequence[Tiling]) -> Tiling:
 
 
 def compile(
-    pattern: Pattern | PerHead | Stack, *, backend: Backend = "triton", tiles: str | Path | Tiling | None = None
+    pattern: Pattern | PerHead | Stack, *, backend: Backend = "auto", tiles: str | Path | Tiling | None = None
 ) -> CompiledAttention:
     """Compile a pattern to attention that reads only the pairs it names.
 
-    The backend triton runs on every GPU that Triton has. The backend hopper has a forward kernel for compute capability
-    9.0, in float16 and bfloat16; it takes CUDA tensors of no other GPU or type. No run of it on a GPU is on record.
+    The plain kernels are in Triton, for every GPU that it has. On GPUs of compute capability 9.0, in float16 and
+    bfloat16, the backend auto runs a faster forward kernel where the pattern has one (docs/hopper.md); where something
+    speaks against it, that is a RuntimeWarning, and the plain kernel runs. triton leaves it out; hopper insists on it,
+    and takes CUDA tensors of no other GPU or type.
     `tiles` is a file of `sparsedsl tune`, read here and not again; it changes the kernels for its head dim and type.
 
     Cost
@@ -211,7 +214,7 @@ def build_module(
     path: str | Path,
     *,
     tiling: str | None = None,
-    backend: Backend = "triton",
+    backend: Backend = "auto",
     tiles: str | Path | Tiling | None = None,
 ) -> Path:
     """Write the stand-alone module of a pattern; it imports torch and triton only.

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 from sparsedsl.codegen import (
     decode_host,
@@ -20,12 +19,14 @@ from sparsedsl.codegen import (
     launch_text,
     packed_host,
     packed_text,
+    road_text,
     templates,
 )
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.hopper_backward import hopper_backward_shared
+from sparsedsl.codegen.hopper_choice import GRADIENTS_BY_DEFAULT, Backend, hopper_choices
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import looks_ahead, part_source
 from sparsedsl.codegen.part_text import top_holes
@@ -40,30 +41,41 @@ from sparsedsl.pattern import Pattern
 CPU_TILES = Tiles(128, 64, 0, 0)
 
 
-Backend = Literal["triton", "hopper"]
-BACKENDS: tuple[Backend, ...] = ("triton", "hopper")
-
-
-def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton") -> str:
+def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") -> str:
     """The source of a module with forward and backward kernels for a pattern, and a CPU road beside them.
 
-    The backend hopper adds a forward kernel for GPUs of compute capability 9.0, and takes no other GPU.
+    The backend auto adds forward kernels for GPUs of compute capability 9.0 where there are any, which then run on such
+    a GPU; hopper insists on them, and takes no other GPU; triton leaves them out.
 
     Cost
         Some milliseconds; the text does not depend on any length.
     Raises
         Unsupported: random choices finer than any tile; what the backend hopper has no kernel for.
     """
-    hopper = backend == "hopper"
     parts = plan(pattern).parts
+    hopper = hopper_choices(parts, tiling, backend)
+    special = [part for part, chosen in zip(parts, hopper, strict=True) if chosen]
+    guarded = bool(special) and backend == "auto"
+    gradients = backend == "hopper" or GRADIENTS_BY_DEFAULT
     tiling, cpu_tiles = fitted_tiling(parts, tiling)
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
     ahead = looks_ahead(parts, tiling)
     found = [
-        part_source(part, number, len(parts), tiling, cpu_tiles, masks, tables, ragged_keys=ahead, hopper=hopper)
-        for number, part in enumerate(parts)
+        part_source(
+            part,
+            number,
+            len(parts),
+            tiling,
+            cpu_tiles,
+            masks,
+            tables,
+            ragged_keys=ahead,
+            hopper=chosen,
+            gradients=gradients,
+        )
+        for number, (part, chosen) in enumerate(zip(parts, hopper, strict=True))
     ]
     backward = [each.hopper_backward for each in found if each.hopper_backward is not None]
     if len(backward) < len(found):
@@ -85,7 +97,9 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         "decode_parts": "".join(each.decode.entry for each in found),
         "constants": constants.source(),
         "predicates": tables.source(),
-        **top_holes(parts, hopper=hopper, hopper_backward=bool(backward)),
+        **road_text.NO_IMPORTS,
+        **(road_text.CHOSEN_IMPORTS if guarded else road_text.FORCED_IMPORTS if special else {}),
+        **top_holes(parts, [chosen is not None for chosen in hopper], hopper_backward=bool(backward)),
     }
     everything = "".join([code, mask_source, holes["cpu_runs"]])
     in_classes = any(part.step > 1 for part in parts)
@@ -101,13 +115,10 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         + (packed_text.HEAD_TILES if in_order else "")
         + (packed_text.CLASS_TILES if in_classes else "")
         + (packed_text.LISTED if with_tables else ""),
+        road_text.PLAIN_HEADING if special else "",
         forward_text.SHARED,
         forward_text.MERGE if len(parts) > 1 else "",
         *(each.kernels for each in found),
-        hopper_text.SHARED if hopper else "",
-        hopper_backward_text.SHARED if backward else "",
-        hopper_text.LISTS if "hopper_listed_below(" in code else "",
-        hopper_kernels,
         decode_text.SHARED,
         *(each.decode.kernels for each in found),
         embedded("executor.py"),
@@ -119,10 +130,16 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         launch_text.DESCRIPTOR if in_order else "",
         launch_text.CLASSES if in_classes else "",
         *(each.launches for each in found),
-        *(hopper_launches(parts) if hopper else ()),
+        *((road_text.HOPPER_HEADING, hopper_text.SHARED) if special else ()),
+        hopper_backward_text.SHARED if backward else "",
+        hopper_text.LISTS if "hopper_listed_below(" in code else "",
+        hopper_kernels,
+        *(hopper_launches(special) if special else ()),
         *(each.hopper_launch for each in found),
         hopper_backward_shared() if backward else "",
         *(each.launch() for each in backward),
+        embedded("machine_code.py") if guarded else "",
+        road_text.LAUNCHES + (road_text.CHOSEN if guarded else road_text.FORCED) if special else "",
         launch_text.ONE_PART if len(parts) == 1 else launch_text.PARTS,
         decode_launch.TABLE if with_tables else "",
         decode_launch.LAUNCH,
@@ -133,14 +150,13 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "triton"
         decode_host.MAIN,
         host.MAIN,
     ]
-    holes["hopper_imports"] = hopper_text.IMPORTS if hopper else ""
     holes["other_imports"] = templates.TABLE_IMPORTS if with_tables else templates.ITERTOOLS
-    caches = ["cache"] * bool(constants) + ["lru_cache"] * with_tables
+    caches = ["cache"] * bool(constants or special) + ["lru_cache"] * with_tables
     holes["cache_import"] = f"from functools import {', '.join(caches)}\n" if caches else ""
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
-    special = [each.hopper_tiles for each in found if each.hopper_tiles]
-    head = header(pattern, tiling, [(each.part, each.forward) for each in found], special)
+    sizes = [each.hopper_tiles.tiles for each in found if each.hopper_tiles]
+    head = header(pattern, tiling, [(each.part, each.forward) for each in found], backend, sizes)
     lines = (line.rstrip() for line in (head + body).splitlines())
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 

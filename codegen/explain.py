@@ -9,6 +9,7 @@ from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.emit import fitted_tiling
 from sparsedsl.codegen.explanation import Choice, ExplainedLayer, Explanation, Kernel, Kind, PartOfPlan, Pass
 from sparsedsl.codegen.gpus import Gpu, gpu_named
+from sparsedsl.codegen.hopper_choice import hopper_choices
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import PartSource, looks_ahead, part_source
 from sparsedsl.codegen.plan import GAIN, LENGTH, TILE, Costs, plan
@@ -151,13 +152,14 @@ def _explained(
     pattern: Pattern | PerHead, layers: tuple[int, ...], tiling: Tiling, inputs: Inputs, dtype: str, gpu: Gpu
 ) -> ExplainedLayer:
     decided = plan(pattern)
+    hopper = hopper_choices(decided.parts, tiling, "auto")
     tiling, cpu_tiles = fitted_tiling(decided.parts, tiling)
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
     ahead = looks_ahead(decided.parts, tiling)
     sources = [
-        part_source(part, number, len(decided.parts), tiling, cpu_tiles, masks, tables, ragged_keys=ahead)
-        for number, part in enumerate(decided.parts)
+        part_source(part, number, len(hopper), tiling, cpu_tiles, masks, tables, ragged_keys=ahead, hopper=chosen)
+        for number, (part, chosen) in enumerate(zip(decided.parts, hopper, strict=True))
     ]
     parts = tuple(_part(source, kernels_of(source, tiling, tables.patterns, inputs), inputs) for source in sources)
     live = sum(part.live_pairs for part in parts)
@@ -204,7 +206,8 @@ def _part(source: PartSource, kernels: tuple[Kernel, ...], inputs: Inputs) -> Pa
         kinds.append(Kind(str(kind), tuple(owners), _road(program), _runs(program)))
     classes = len({residue for own in part.classes for residue in own})
     live = part_pairs(part, inputs.heads, inputs.seq_len)
-    return PartOfPlan(part.step, classes, live, tuple(kinds), kernels)
+    plain = tuple(each for each in kernels if each.name != "hopper")
+    return PartOfPlan(part.step, classes, live, tuple(kinds), plain, *kernels[len(plain) :])
 
 
 def _road(program: Program) -> str:
@@ -242,6 +245,7 @@ def _pass(
     loaded = sum(each.loaded for each in kernels) + result_bytes(direction, inputs) + merged
     if direction == "backward":
         loaded += row_bytes(sources, inputs)
+    special = [part.hopper for part in parts if part.hopper and direction == "forward"]
     return Pass(
         useful_flops=useful,
         executed_flops=sum(each.flops for each in kernels),
@@ -253,4 +257,7 @@ def _pass(
         predicted_ms=predicted_ms(gpu, direction, kernels, len(parts), merged, inputs),
         launch_ms=launch_ms(gpu, direction, len(parts)),
         dense_ms=None if dense_pairs is None else dense_ms(gpu, direction, dense_pairs, inputs),
+        hopper_ms=(
+            predicted_ms(gpu, "hopper", special, len(parts), merged, inputs) if len(special) == len(parts) else None
+        ),
     )

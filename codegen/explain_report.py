@@ -12,7 +12,7 @@ WIDTH = 118
 PATTERN_WIDTH, RUN_WIDTH = 100, 200
 # Lines of runs, and heads or layers, that are listed.
 RUNS_SHOWN, NUMBERS_SHOWN = 8, 12
-KERNELS = {"forward": "forward", "dq": "dq", "dkdv": "dk/dv"}
+KERNELS = {"forward": "forward", "dq": "dq", "dkdv": "dk/dv", "hopper": "on Hopper"}
 ROADS = {
     "loops": "loops by arithmetic, no table",
     "lists": "loops, some over lists of tiles in the module's constants",
@@ -84,8 +84,9 @@ def _part(part: PartOfPlan, place: int, parts: int) -> list[tuple[str, str]]:
         where = " over ranks" if part.step > 1 else ""
         named = parts > 1 or part.step > 1 or len(part.kinds) > 1
         rows += _kind(kind, len(part.kinds), shortened(kind.pattern) + where if named else "")
-    rows += [(f"  {KERNELS[kernel.name]}", _kernel(kernel)) for kernel in part.kernels]
-    return rows
+    forward, *backward = ((f"  {KERNELS[kernel.name]}", _kernel(kernel)) for kernel in part.kernels)
+    special = "the plain forward: its own takes 16-bit types, and tiles in closed form"
+    return [*rows, forward, ("  on Hopper", _kernel(part.hopper) if part.hopper else special), *backward]
 
 
 def _kind(kind: Kind, kinds: int, name: str) -> list[tuple[str, str]]:
@@ -107,6 +108,10 @@ def _kernel(kernel: Kernel) -> str:
     )
 
 
+def _all(part: PartOfPlan) -> tuple[Kernel, ...]:
+    return part.kernels if part.hopper is None else (part.hopper, *part.kernels)
+
+
 def _live(layer: ExplainedLayer) -> str:
     text = f"{number(layer.live_pairs)} in all heads"
     if layer.dense_ratio is None:
@@ -117,7 +122,7 @@ def _live(layer: ExplainedLayer) -> str:
 def _constants(layer: ExplainedLayer) -> str:
     if not layer.constants:
         return "none"
-    readers = dict.fromkeys(KERNELS[each.name] for part in layer.parts for each in part.kernels if each.constants)
+    readers = dict.fromkeys(KERNELS[each.name] for part in layer.parts for each in _all(part) if each.constants)
     text = f"{number(layer.constants)} numbers, {size(4 * layer.constants)}"
     return f"{text}, read by {', '.join(readers)}" if readers else f"{text}, read on the CPU only"
 
@@ -145,14 +150,16 @@ def _time(each: Pass) -> str:
     if each.floor_ms is not None:
         by = "matrix rate" if each.floor_ms > each.memory_ms else "copy rate"
         floor = f"{milliseconds(each.floor_ms)} at least ({by})"
-    if each.predicted_ms is None:
+    ours = each.predicted_ms if each.hopper_ms is None else each.hopper_ms
+    if ours is None or each.predicted_ms is None:
         return f"{floor}; kernels of this shape were not measured"
-    by_host = each.predicted_ms <= each.launch_ms
-    text = f"{milliseconds(each.predicted_ms)} predicted{' (launches)' if by_host else ''}, {floor}"
+    by_host = ours <= each.launch_ms
+    text = f"{milliseconds(ours)} predicted{' (launches)' if by_host else ''}, {floor}"
+    if each.hopper_ms is not None and not by_host:
+        text = f"{milliseconds(ours)} predicted ({milliseconds(each.predicted_ms)} by the plain kernels), {floor}"
     if each.dense_ms is None or by_host:
         return text
-    faster = each.dense_ms / each.predicted_ms
-    return f"{text}; dense causal cuDNN {milliseconds(each.dense_ms)}, {faster:.3g}x as long"
+    return f"{text}; dense causal cuDNN {milliseconds(each.dense_ms)}, {each.dense_ms / ours:.3g}x as long"
 
 
 def number(value: int) -> str:

@@ -45,13 +45,18 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class PartOfPlan:
-    """Pairs walked in one order: identity (step 1), or the residue order of `step`, in `classes` of its classes."""
+    """Pairs walked in one order: identity (step 1), or the residue order of `step`, in `classes` of its classes.
+
+    `kernels` are the plain ones, which run on every GPU; `hopper` takes the place of forward on compute capability 9.0,
+    where there is one.
+    """
 
     step: int
     classes: int
     live_pairs: int
     kinds: tuple[Kind, ...]
     kernels: tuple[Kernel, ...]
+    hopper: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,9 @@ class Pass:
 
     `useful_flops` counts live pairs, 4 · head dim each, 2.5 times that backward. `floor_bytes` reads and writes each
     tensor once; `loaded_bytes` is what the kernels load and store, `merged_bytes` the share of it that merging parts
-    costs. `matrix_ms` and `memory_ms` are floors of any kernel, from the ceilings; `predicted_ms` is for ours;
-    `launch_ms` is what the host takes to launch them; `dense_ms` is dense causal attention through cuDNN.
+    costs. `matrix_ms` and `memory_ms` are floors of any kernel, from the ceilings; `predicted_ms` is for our plain
+    ones, `hopper_ms` for those for Hopper, where every part has one; `launch_ms` is what the host takes to launch
+    them; `dense_ms` is dense causal attention through cuDNN.
     """
 
     useful_flops: int
@@ -89,6 +95,7 @@ class Pass:
     predicted_ms: float | None
     launch_ms: float
     dense_ms: float | None
+    hopper_ms: float | None = None
 
     @property
     def waste(self) -> float:

@@ -36,8 +36,9 @@ class Gpu:
     """One GPU.
 
     `matrix` gives TFLOP/s of a matrix product by type, `copy` TB/s, bytes read and written; `forward` the cost of the
-    forward kernel, `backward` that of both backward kernels together, 16-bit types, by (padded head dim, query rows and
-    keys of a tile); `call` milliseconds that a call of one part takes the host, forward and backward.
+    plain forward kernel, `backward` that of both backward kernels together, `hopper` that of the forward kernel for
+    Hopper, 16-bit types, by (padded head dim, query rows and keys of a tile); `call` milliseconds that a call of one
+    part takes the host, forward and backward.
     """
 
     name: str
@@ -47,9 +48,10 @@ class Gpu:
     backward: tuple[tuple[Shape, KernelCost], ...]
     call: tuple[float, float]
     dense: tuple[DenseRate, ...]
+    hopper: tuple[tuple[Shape, KernelCost], ...] = ()
 
 
-# benchmarks/results/ceilings_h200.json and attention_h200.json, 2026-11-25.
+# benchmarks/results/ceilings_h200.json, attention_h200.json and hopper_h200.txt, 2026-11-25.
 H200 = Gpu(
     name="h200",
     matrix=(("bf16", 697.0), ("fp16", 657.1), ("fp32", 50.8)),
@@ -68,6 +70,7 @@ H200 = Gpu(
     ),
     call=(0.167, 0.607),
     dense=(DenseRate(32768, 633.99, 587.75), DenseRate(131072, 582.89, 536.13)),
+    hopper=(((128, 128, 128), KernelCost(12.11, 18.38)),),
 )
 
 GPUS = (H200,)

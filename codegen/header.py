@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from sparsedsl.codegen.describe import describe
+from sparsedsl.codegen.hopper_choice import Backend
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import Program, TableProgram
 from sparsedsl.codegen.terms import predicate_source
@@ -28,6 +29,7 @@ def header(
     pattern: Pattern | PerHead,
     tiling: Tiling,
     parts: Sequence[tuple[Part, tuple[Program, ...]]],
+    backend: Backend,
     hopper: Sequence[Tiles] = (),
 ) -> str:
     """The licence line and the docstring of an emitted module; `hopper` are the tiles of kernels for Hopper."""
@@ -35,7 +37,7 @@ def header(
         f"Attention over {_short(str(pattern))}: forward and backward.",
         "",
         f"{MARK} Rebuild with: sparsedsl build PATTERN -o FILE --tiling {tiling.name}"
-        + (" --backend hopper" if hopper else "")
+        + (f" --backend {backend}" if backend != "auto" else "")
         + (" --tiles FILE" if tiling.origin else ""),
         "",
     ]
@@ -54,8 +56,9 @@ def header(
     if hopper:
         sizes = ", ".join(f"{tiles.block_m} x {tiles.block_n}" for tiles in hopper)
         text = (
-            "Hopper     forward on compute capability 9.0 runs hopper_kernel, checked against the plain kernels, "
-            f"queries x keys a tile: {sizes}"
+            "Hopper     on compute capability 9.0 forward runs hopper_kernel, "
+            + ("if nothing speaks against it (ran_on_hopper); " if backend == "auto" else "and no other GPU is taken; ")
+            + f"queries x keys a tile: {sizes}"
         )
         lines += wrap(text, 116, subsequent_indent=" " * 11)
     lines += [

@@ -13,13 +13,13 @@ from string import Template
 
 from sparsedsl.codegen import hopper_text
 from sparsedsl.codegen.describe import describe
-from sparsedsl.codegen.hopper_choice import UNEVEN, WIDEST_OUTPUT, balanced, halves, row_counts, usually_one
+from sparsedsl.codegen.hopper_choice import MOST_STAGES, WIDEST_OUTPUT, balanced, halves, usually_one
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
-from sparsedsl.codegen.tiling import Tiles
+from sparsedsl.codegen.tiling import HopperTiles
 from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
 
 
@@ -52,9 +52,10 @@ class HopperText:
     """The kernel of one part as text."""
 
     def __init__(
-        self, text: PartText, programs: Sequence[LoopProgram], masks: Masks, tiles: Tiles, ragged_keys: bool
+        self, text: PartText, programs: Sequence[LoopProgram], masks: Masks, choice: HopperTiles, ragged_keys: bool
     ) -> None:
-        self.text, self.programs, self.tiles, self.ragged_keys = text, programs, tiles, ragged_keys
+        self.text, self.programs, self.choice, self.ragged_keys = text, programs, choice, ragged_keys
+        self.tiles = choice.tiles
         self.walks: list[str] = []
         self.masks: list[str] = []
         self.names = Names("i", "j", "0", "key_tiles", masks.constants, "tl.load(constants + {})")
@@ -162,8 +163,13 @@ class HopperText:
             ),
             "block_m": str(self.tiles.block_m),
             "block_n": str(self.tiles.block_n),
-            "dynamic": str(self._uneven()),
-            "counter": "torch.zeros(1, dtype=torch.int32, device=q.device)" if self._uneven() else "lse",
+            "stages": (
+                f"min({self.choice.stages}, hopper_stages({self.tiles.block_n}, width))"
+                if self.choice.stages < MOST_STAGES
+                else f"hopper_stages({self.tiles.block_n}, width)"
+            ),
+            "dynamic": str(self.choice.dynamic),
+            "counter": "torch.zeros(1, dtype=torch.int32, device=q.device)" if self.choice.dynamic else "lse",
             "o_tensor": "out" if last else "q",
             "o_by_tma": f"width <= {WIDEST_OUTPUT}" if last else "False",
             "class_names": ", " + ", ".join(f'"{name}"' for name in names) if names else "",
@@ -307,11 +313,6 @@ class HopperText:
         if place and self.loops[place - 1].once:
             return self._columns(self.loops[place - 1])
         return self._columns(self.loops[0])
-
-    def _uneven(self) -> bool:
-        """Whether rows of tiles differ in length by so much that a fixed share of them would leave some idle."""
-        counts = row_counts(self.programs, self.text.part)
-        return max(counts) * len(counts) > UNEVEN * sum(counts)
 
 
 _MERGE_LSE = """\

@@ -437,9 +437,9 @@ PUT_ROWS = """
 LAUNCH = """
 
 def hopper_backward_part${p}(
-    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, results: Sequence[Tensor],
-    ${before_results}scale: float, q_start: int,
-) -> None:
+    run: Callable[..., None], d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    results: Sequence[Tensor], ${before_results}scale: float, q_start: int,
+) -> bool:
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
     dq, dk, dv = results
@@ -448,7 +448,9 @@ def hopper_backward_part${p}(
     rows = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
     dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
     if row_tiles:
-        hopper_rows_kernel${p}[(row_tiles,)](
+        run(
+            hopper_rows_kernel${p},
+            row_tiles,
 ${row_constants_given}            out,
             d_out,
             lse,
@@ -462,7 +464,9 @@ ${row_constants_given}            out,
             num_warps=4,
         )
     if works:
-        hopper_gradients_kernel${p}[(min(works, multiprocessors(q.device)),)](
+        run(
+            hopper_gradients_kernel${p},
+            min(works, multiprocessors(q.device)),
 ${constants_given}            hopper_descriptor(q, ${block_m}),
             hopper_descriptor(k, ${block_n}),
             hopper_descriptor(v, ${block_n}),
@@ -486,7 +490,9 @@ ${give_results}            dq_blocks,
             maxnreg=168,
         )
     if row_tiles:
-        hopper_dq_kernel${p}[(row_tiles,)](
+        run(
+            hopper_dq_kernel${p},
+            row_tiles,
 ${row_constants_given}            dq_blocks,
             dq,
 ${give_before}            scale,
@@ -496,25 +502,30 @@ ${give_before}            scale,
             D=${width},
             num_warps=4,
         )
+    return row_tiles + works > 0
 """
 
 LAUNCH_IN_CLASSES = """
 
 def hopper_backward_part${p}(
-    d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, results: Sequence[Tensor],
-    ${before_results}scale: float, q_start: int,
-) -> None:
+    run: Callable[..., None], d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    results: Sequence[Tensor], ${before_results}scale: float, q_start: int,
+) -> bool:
     batch, heads, rows, head_dim = q.shape
     key_heads = k.shape[1]
     dq, dk, dv = results
+    ran = False
     for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
         row_tiles = batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m})
         works = batch * key_heads * each.count * tiles_in(0, k_len, ${block_n})
+        ran |= row_tiles + works > 0
         row_numbers = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
         dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
         if row_tiles:
-            hopper_rows_kernel${p}[(row_tiles,)](
+            run(
+                hopper_rows_kernel${p},
+                row_tiles,
 ${row_constants_given}                out,
                 d_out,
                 lse,
@@ -528,7 +539,9 @@ ${give_rows_classes}                HEAD_DIM=head_dim,
                 num_warps=4,
             )
         if works:
-            hopper_gradients_kernel${p}[(min(works, multiprocessors(q.device)),)](
+            run(
+                hopper_gradients_kernel${p},
+                min(works, multiprocessors(q.device)),
 ${constants_given}                hopper_class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}),
                 hopper_class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
                 hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
@@ -552,7 +565,9 @@ ${give_key_classes}                HEAD_DIM=head_dim,
                 maxnreg=168,
             )
         if row_tiles:
-            hopper_dq_kernel${p}[(row_tiles,)](
+            run(
+                hopper_dq_kernel${p},
+                row_tiles,
 ${row_constants_given}                dq_blocks,
                 dq,
 ${give_before}                scale,
@@ -562,17 +577,17 @@ ${give_rows_classes}                HEAD_DIM=head_dim,
                 D=${width},
                 num_warps=4,
             )
+    return ran
 """
 
 HOST = '''
 
 def hopper_gradients(q: Tensor) -> bool:
-    """Whether the backward kernel for Hopper runs: where it exists, and where sums for dq may take any order.
+    """Whether there is a backward kernel for Hopper for a call, whose sums for dq may then take any order.
 
     It adds to dq with atomic operations: under `torch.use_deterministic_algorithms(True)` the plain kernels run.
     """
-    wide = 64 < q.shape[3] <= ${width}
-    return wide and on_hopper(q) and not torch.are_deterministic_algorithms_enabled()
+    return 64 < q.shape[3] <= ${width} and not torch.are_deterministic_algorithms_enabled()
 
 
 def hopper_rows_descriptor(rows: Tensor) -> HopperDescriptor:

@@ -1,28 +1,41 @@
-"""What the kernel for Hopper chooses for a part: its tiles, which masked tiles it handles once, which by halves."""
+"""What the kernel for Hopper chooses for a part: whether there is one, its tiles, how they are shared and masked."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram, program_of
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram
-from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.codegen.tiling import HOPPER_ROWS, TILINGS, HopperTiles, Tiles, Tiling
 from sparsedsl.errors import Unsupported
 from sparsedsl.index import Predicate
 from sparsedsl.integers import INFINITY, IntegerSet
 from sparsedsl.pattern import Pattern
 
-# 64 query rows for each of two warpgroups; keys as shared memory holds them, two tiles of 128 or four of 64.
-WIDE, NARROW = Tiles(128, 128, 4, 2), Tiles(128, 64, 4, 4)
+# auto: every pattern's plain kernels, and those for Hopper beside them where there are any.
+Backend = Literal["auto", "triton", "hopper"]
+BACKENDS: tuple[Backend, ...] = ("auto", "triton", "hopper")
+
+# Whether auto takes the backward kernel for Hopper too. No run of it on a GPU is on record, and it adds up dq in any
+# order, so that its bits would change from call to call.
+GRADIENTS_BY_DEFAULT = False
+
+# Keys of a tile; more tiles in a ring than four are of no use, and two must fit.
+WIDE, NARROW = 128, 64
+MOST_STAGES = 4
 # Beyond this width of a head there is no room for a tile of the output beside those of the inputs.
 WIDEST_OUTPUT = 128
 # Narrow key tiles where wide ones execute this many more pairs, or where a mask compares more often than this: its
 # conditions on 128 keys would not fit the registers. `LENGTH` is what it is counted at.
 WASTE, MOST_COMPARISONS, LENGTH = 1.05, 3, 32768
+# Beside the output of a head wider than 128, conditions that compare more often may not fit even on 64 keys: of the
+# library's patterns some with three or eight comparisons spill in their loops, others do not.
+MOST_BESIDE_WIDE_HEADS = 1
 # A row of tiles this much longer than the mean one makes it worth while to hand tiles out one by one.
 UNEVEN = 1.25
 # A masked tile that nearly every query tile has needs no loop: the others take a tile of zeros for it.
@@ -43,21 +56,81 @@ def hopper_type(tiling: Tiling) -> None:
         )
 
 
-def hopper_tiles(part: Part, tiling: Tiling) -> Tiles:
-    """The tiles of a part's kernel for Hopper.
+def hopper_choices(parts: Sequence[Part], tiling: Tiling, backend: Backend) -> tuple[HopperTiles | None, ...]:
+    """For each part the tiles of its kernel for Hopper; None where the plain kernel is the only one.
+
+    The backend auto takes it where there is one, and where the tiling is for Hopper.
+
+    Raises
+        Unsupported: the backend hopper, where a part has no such kernel.
+    """
+    if backend == "triton":
+        return (None,) * len(parts)
+    if backend == "hopper":
+        hopper_type(tiling)
+        return tuple(hopper_tiles(part, tiling) for part in parts)
+    if tiling.plain_forward or not for_hopper(tiling):
+        return (None,) * len(parts)
+    return tuple(hopper_tiles(part, tiling) if in_closed_form(part) and fits(part, tiling) else None for part in parts)
+
+
+def for_hopper(tiling: Tiling) -> bool:
+    """Whether the tiling is for Hopper and of a type that its kernel takes."""
+    return tiling.bytes == 2 and tiling.name in {each.name for each in TILINGS}
+
+
+def in_closed_form(part: Part) -> bool:
+    """Whether no table is needed to tell the part's tiles."""
+    tiles = [Tiles(HOPPER_ROWS, block_n, 4, 2) for block_n in (WIDE, NARROW)]
+    return all(isinstance(program_of(kind, each), LoopProgram) for kind in part.kinds for each in tiles)
+
+
+def fits(part: Part, tiling: Tiling) -> bool:
+    """Whether the registers hold the conditions of the masks in the narrower tiles, as far as is known."""
+    most = max(map(_comparisons, _masks(hopper_programs(part, NARROW))), default=0)
+    return tiling.head_dim <= WIDEST_OUTPUT or most <= MOST_BESIDE_WIDE_HEADS
+
+
+def hopper_tiles(part: Part, tiling: Tiling) -> HopperTiles:
+    """The tiles of a part's kernel for Hopper: the tiling's own, or what the rules above give.
 
     Cost
         Scheduling the part in both sizes of tiles.
     Raises
-        Unsupported: not a 16-bit type, or a pattern whose tiles only a table tells.
+        Unsupported: a pattern whose tiles only a table tells.
     """
-    hopper_type(tiling)
-    wide, narrow = (hopper_programs(part, tiles) for tiles in (WIDE, NARROW))
-    masks = {section.mask for program in wide for section in program.sections if section.mask is not None}
-    if tiling.head_dim > WIDEST_OUTPUT or any(_comparisons(mask) > MOST_COMPARISONS for mask in masks):
-        return NARROW
+    wide, narrow = (hopper_programs(part, block_n) for block_n in (WIDE, NARROW))
+    if tiling.hopper is not None:
+        return tiling.hopper
     pairs = [sum(row_counts(programs, part)) * programs[0].tiles.block_n for programs in (wide, narrow)]
-    return WIDE if pairs[0] <= WASTE * pairs[1] else NARROW
+    too_wide = tiling.head_dim > WIDEST_OUTPUT or any(_comparisons(mask) > MOST_COMPARISONS for mask in _masks(wide))
+    chosen = narrow if too_wide or pairs[0] > WASTE * pairs[1] else wide
+    return HopperTiles(chosen[0].tiles.block_n, MOST_STAGES, _uneven(chosen, part))
+
+
+def hopper_candidates(part: Part, tiling: Tiling) -> list[HopperTiles]:
+    """The tiles to try for a part's kernel for Hopper, those that the rules give first."""
+    found = [hopper_tiles(part, tiling)]
+    for block_n in (WIDE, NARROW)[tiling.head_dim > WIDEST_OUTPUT :]:
+        for stages in range(2, ring(block_n, tiling.head_dim) + 1):
+            found += [HopperTiles(block_n, stages, dynamic) for dynamic in (False, True)]
+    room = replace(found[0], stages=min(found[0].stages, ring(found[0].block_n, tiling.head_dim)))
+    return [found[0], *(each for each in found[1:] if each != room)]
+
+
+def ring(block_n: int, width: int) -> int:
+    """How many key tiles of K and of V there is room for, as `hopper_stages` of an emitted module counts."""
+    return max(2, min(MOST_STAGES, 32768 // (block_n * width)))
+
+
+def _uneven(programs: Sequence[LoopProgram], part: Part) -> bool:
+    """Whether rows of tiles differ in length by so much that a fixed share of them would leave some idle."""
+    counts = row_counts(programs, part)
+    return max(counts) * len(counts) > UNEVEN * sum(counts)
+
+
+def _masks(programs: Sequence[LoopProgram]) -> set[Predicate]:
+    return {section.mask for program in programs for section in program.sections if section.mask is not None}
 
 
 def _comparisons(mask: Predicate) -> int:
@@ -74,15 +147,15 @@ def row_counts(programs: Sequence[LoopProgram], part: Part) -> list[int]:
     return [sum(program.tiles.counts(range(i, i + 1), columns)) for program in programs for i in range(rows)]
 
 
-def hopper_programs(part: Part, tiles: Tiles) -> tuple[LoopProgram, ...]:
-    """The tile programs of the part's kinds of heads, in the tiles of the kernel for Hopper.
+def hopper_programs(part: Part, block_n: int) -> tuple[LoopProgram, ...]:
+    """The tile programs of the part's kinds of heads, in tiles of 128 queries and so many keys.
 
     Raises
         Unsupported: a kind whose tiles only a table tells.
     """
     found = []
     for kind in part.kinds:
-        program = program_of(kind, tiles)
+        program = program_of(kind, Tiles(HOPPER_ROWS, block_n, 4, 2))
         if not isinstance(program, LoopProgram):
             raise Unsupported(
                 "the hopper backend walks closed-form tile programs only",

@@ -363,15 +363,23 @@ def hopper_kernel${p}(
 LAUNCH = """
 
 def hopper_part${p}(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, ${before_out}scale: float, q_start: int
-) -> None:
+    run: Callable[..., None],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    ${before_out}scale: float,
+    q_start: int,
+) -> bool:
     batch, heads, q_len, head_dim = q.shape
     k_len = k.shape[2]
     width = triton.next_power_of_2(head_dim)
     works = batch * heads * tiles_in(q_start, q_len, ${block_m})
     if works:
-        processors = multiprocessors(q.device)
-        hopper_kernel${p}[(min(works, processors),)](
+        run(
+            hopper_kernel${p},
+            min(works, multiprocessors(q.device)),
 ${constants_given}            hopper_descriptor(q, 64),
             hopper_descriptor(k, ${block_n}),
             hopper_descriptor(v, ${block_n}),
@@ -388,28 +396,39 @@ ${give_before}            ${counter},
             works,
             HEAD_DIM=head_dim,
             D=width,
-            STAGES=hopper_stages(${block_n}, width),
+            STAGES=${stages},
             DYNAMIC=${dynamic},
             O_BY_TMA=${o_by_tma},
             num_warps=4,
             maxnreg=168,
         )
+    return works > 0
 """
 
 LAUNCH_IN_CLASSES = """
 
 def hopper_part${p}(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, ${before_out}scale: float, q_start: int
-) -> None:
+    run: Callable[..., None],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    ${before_out}scale: float,
+    q_start: int,
+) -> bool:
+    ran = False
     batch, heads, rows, head_dim = q.shape
     width = triton.next_power_of_2(head_dim)
-    processors = multiprocessors(q.device)
     for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
         works = batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m})
         if not works:
             continue
-        hopper_kernel${p}[(min(works, processors),)](
+        ran = True
+        run(
+            hopper_kernel${p},
+            min(works, multiprocessors(q.device)),
 ${constants_given}            hopper_class_descriptor(q, ${step}, each.first_row, each.count, q_len, 64),
             hopper_class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
             hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
@@ -426,43 +445,33 @@ ${give_before}            ${counter},
             works,
 ${give_classes}            HEAD_DIM=head_dim,
             D=width,
-            STAGES=hopper_stages(${block_n}, width),
+            STAGES=${stages},
             DYNAMIC=${dynamic},
             O_BY_TMA=${o_by_tma},
             num_warps=4,
             maxnreg=168,
         )
+    return ran
 """
 
 HOST = '''
-
-def on_hopper(tensor: Tensor) -> bool:
-    """Whether the kernel for Hopper runs; InputError on a GPU of another kind, which this module was not built for."""
-    if not tensor.is_cuda:
-        return False
-    capability = torch.cuda.get_device_capability(tensor.device)
-    if capability != (9, 0):
-        raise InputError(
-            "DeviceMismatch",
-            "this module was built for Hopper GPUs",
-            f"a GPU of compute capability {capability[0]}.{capability[1]}",
-            "compute capability 9.0",
-            "a module built with the backend triton",
-        )
-    return True
-
 
 def hopper_stages(block_n: int, width: int) -> int:
     """How many key tiles of K and of V there is room for; more than four are of no use."""
     return max(2, min(4, 32768 // (block_n * width)))
 
 
+@cache
+def hopper_layout(block: tuple[int, ...], dtype: torch.dtype) -> Any:
+    """How a block of this type lies in shared memory."""
+    return gl.NVMMASharedLayout.get_default_for(list(block), gl.bfloat16 if dtype == torch.bfloat16 else gl.float16)
+
+
 def hopper_described(
-    tensor: Tensor, shape: Sequence[int], strides: Sequence[int], block: Sequence[int]
+    tensor: Tensor, shape: Sequence[int], strides: Sequence[int], block: tuple[int, ...]
 ) -> HopperDescriptor:
     """A tensor as the copy engine reads it, in blocks laid out for the tensor cores."""
-    kind = gl.bfloat16 if tensor.dtype == torch.bfloat16 else gl.float16
-    layout = gl.NVMMASharedLayout.get_default_for(list(block), kind)
+    layout = hopper_layout(block, tensor.dtype)
     return HopperDescriptor(tensor, list(shape), list(strides), list(block), layout)
 '''
 
@@ -470,8 +479,8 @@ DESCRIPTOR = '''
 
 def hopper_descriptor(tensor: Tensor, rows: int) -> HopperDescriptor:
     """The same as `tile_descriptor`, for the kernel for Hopper."""
-    each = tile_descriptor(tensor, rows, False)
-    return hopper_described(each.base, each.shape, each.strides, each.block_shape)
+    width = triton.next_power_of_2(tensor.shape[3])
+    return hopper_described(tensor, tensor.shape, tensor.stride(), (1, 1, rows, width))
 '''
 
 CLASS_DESCRIPTOR = '''
@@ -480,6 +489,9 @@ def hopper_class_descriptor(
     tensor: Tensor, step: int, first: int, classes: int, ranks: int, rows: int
 ) -> HopperDescriptor:
     """The same as `class_descriptor`, for the kernel for Hopper."""
-    each = class_descriptor(tensor, step, first, classes, ranks, rows, False)
-    return hopper_described(each.base, each.shape, each.strides, each.block_shape)
+    width = triton.next_power_of_2(tensor.shape[3])
+    base = tensor[:, :, first:] if ranks else tensor
+    batch, heads, length, dim = tensor.stride()
+    shape = [*tensor.shape[:2], classes if ranks else 1, max(ranks, 1), tensor.shape[3]]
+    return hopper_described(base, shape, (batch, heads, length, step * length, dim), (1, 1, 1, rows, width))
 '''

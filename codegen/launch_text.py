@@ -326,7 +326,7 @@ def launch_forward(
     new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
     out = new(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
-${forward_part}    return out, lse
+${forward_parts}    return out, lse
 
 
 def launch_backward(
@@ -347,7 +347,7 @@ def launch_backward(
     new = torch.zeros if packed else torch.empty
     dk, dv = (new(each.shape, dtype=each.dtype, device=each.device) for each in (k, v))
     d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
-${backward_part}    return dq, dk, dv
+${backward_parts}    return dq, dk, dv
 """
 
 PARTS = '''

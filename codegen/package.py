@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsedsl.codegen.ahead import Ahead, compile_into
+from sparsedsl.codegen.build import backend_named
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.header import LICENCE, MARK
+from sparsedsl.codegen.hopper_choice import Backend
 from sparsedsl.codegen.templates import filled
 from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
 from sparsedsl.errors import OutOfRange, WrongValue
@@ -113,7 +115,12 @@ offer_kernels()
 
 
 def build_package(
-    pattern: Layer | Stack, folder: str | Path, *, tilings: Sequence[Tiling] = TILINGS, ahead: Sequence[Ahead] = ()
+    pattern: Layer | Stack,
+    folder: str | Path,
+    *,
+    tilings: Sequence[Tiling] = TILINGS,
+    backend: Backend = "auto",
+    ahead: Sequence[Ahead] = (),
 ) -> Path:
     """Write a package with a module for each layer's pattern and each tiling, and an `attention` that picks one.
 
@@ -134,6 +141,14 @@ def build_package(
         ['__init__.py', 'pattern_0_half128.py', 'pattern_1_half128.py', 'py.typed']
 
     """
+    if backend_named(backend) == "hopper":
+        raise WrongValue(
+            "a package has kernels for every GPU",
+            where=f"-o {folder}",
+            got="the backend hopper, which has them for one",
+            expected="the backend auto or triton, or a module",
+            hint=f"-o {Path(folder).name}.py",
+        )
     target = Path(folder)
     if not target.resolve().name.isidentifier():
         raise WrongValue(
@@ -146,10 +161,10 @@ def build_package(
     patterns = pattern.patterns if isinstance(pattern, Stack) else (pattern,)
     layers = len(pattern) if isinstance(pattern, Stack) else 1
     distinct = _distinct(patterns)
-    files = {"__init__.py": _init(patterns, layers, tilings, bool(ahead)), "py.typed": ""}
+    files = {"__init__.py": _init(patterns, layers, tilings, backend, bool(ahead)), "py.typed": ""}
     for number, each in enumerate(distinct):
         for tiling in tilings:
-            files[f"{_module(number, tiling)}.py"] = emit(each, tiling)
+            files[f"{_module(number, tiling)}.py"] = emit(each, tiling, backend)
     modules = [(each, _tiling_of(each, tilings)) for each in ahead]
     old = _earlier(target)
     target.mkdir(parents=True, exist_ok=True)
@@ -205,7 +220,7 @@ def _earlier(folder: Path) -> set[str]:
     return names - ours
 
 
-def _init(patterns: Sequence[Layer], layers: int, tilings: Sequence[Tiling], compiled: bool) -> str:
+def _init(patterns: Sequence[Layer], layers: int, tilings: Sequence[Tiling], backend: Backend, compiled: bool) -> str:
     distinct = _distinct(patterns)
     numbers = [distinct.index(each) for each in patterns]
     names = [_module(number, tiling) for number in range(len(distinct)) for tiling in tilings]
@@ -216,7 +231,7 @@ def _init(patterns: Sequence[Layer], layers: int, tilings: Sequence[Tiling], com
         "licence": LICENCE,
         "mark": MARK,
         "count": several,
-        "flags": _flags(tilings),
+        "flags": _flags(tilings) + (f" --backend {backend}" if backend != "auto" else ""),
         "listing": "".join(f"{line}\n" for line in listing).replace("\\", "\\\\").replace('"""', "'''"),
         "imports": "from . import (\n" + "".join(f"    {name},\n" for name in sorted(names)) + ")",
         "layers": str(layers),

@@ -10,13 +10,13 @@ from sparsedsl.codegen import backward_text, forward_text, launch_text
 from sparsedsl.codegen.decode_source import DecodeSource, decode_source
 from sparsedsl.codegen.hopper import HopperText
 from sparsedsl.codegen.hopper_backward import TILES, WIDTH, HopperBackwardText
-from sparsedsl.codegen.hopper_choice import hopper_programs, hopper_tiles
+from sparsedsl.codegen.hopper_choice import hopper_programs
 from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, Walker
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram, Program, program_of
 from sparsedsl.codegen.templates import filled
-from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.codegen.tiling import HopperTiles, Tiles, Tiling
 from sparsedsl.integers import INFINITY
 
 # Higher tiles may execute this many more pairs than low ones before they lose, counted at this length.
@@ -34,11 +34,11 @@ class PartSource:
     launches: str
     cpu_runs: str
     cpu_part: str
-    # The kernels, of forward, dq and dkdv, that look numbers up in the module's constants.
+    # The kernels, of forward, dq, dkdv and hopper, that look numbers up in the module's constants.
     look_up: tuple[str, ...]
     decode: DecodeSource
-    # The kernels of the hopper backend and their launches, where that was asked for.
-    hopper_tiles: Tiles | None = None
+    # The kernels for Hopper and their launches, where there are any.
+    hopper_tiles: HopperTiles | None = None
     hopper_kernels: str = ""
     hopper_launch: str = ""
     # None where only a table tells the tiles of its size.
@@ -60,11 +60,13 @@ def part_source(
     tables: TableRoad,
     *,
     ragged_keys: bool,
-    hopper: bool = False,
+    hopper: HopperTiles | None = None,
+    gradients: bool = False,
 ) -> PartSource:
     """The text of part `number` of `count`; its masks and tables join those of the module.
 
-    `ragged_keys`: whether queries may stand past the last key, so that keys past it must be masked.
+    `ragged_keys`: whether queries may stand past the last key, so that keys past it must be masked; `hopper`: the tiles
+    of its kernel for Hopper, where it gets one; `gradients`: whether it gets a backward one then.
     """
     low, tiling = tiling, low_or_tall(part, tiling)
     forward, dq, dkdv, cpu = (
@@ -92,16 +94,16 @@ def part_source(
     look_up = tuple(name for name in ("forward", "dq", "dkdv") if "constants" in holes[f"{name}_pointers"])
     decode = decode_source(text, low, masks, tables, ragged_keys=ragged_keys)
     found = PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up, decode)
-    if not hopper:
+    if hopper is None:
         return found
-    tiles = hopper_tiles(part, tiling)
-    special = HopperText(text, hopper_programs(part, tiles), masks, tiles, walker.ragged_keys)
+    special = HopperText(text, hopper_programs(part, hopper.block_n), masks, hopper, walker.ragged_keys)
     return replace(
         found,
-        hopper_tiles=tiles,
+        look_up=(*look_up, "hopper") if special.look_up else look_up,
+        hopper_tiles=hopper,
         hopper_kernels=special.kernels(),
         hopper_launch=special.launch(),
-        hopper_backward=_hopper_backward(text, masks) if tiling.head_dim <= WIDTH else None,
+        hopper_backward=_hopper_backward(text, masks) if gradients and tiling.head_dim <= WIDTH else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsedsl.codegen.constants import Constants
@@ -181,48 +182,37 @@ class PartText:
         }
 
 
-_ONE_PART = "    forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)\n"
-_ONE_HOPPER_PART = f"""\
-    if on_hopper(q) and cu_seqlens is None:
-        hopper_part(q, k, v, out, lse, scale, q_start)
-    else:
-    {_ONE_PART}"""
+def top_holes(parts: tuple[Part, ...], hopper: Sequence[bool], *, hopper_backward: bool = False) -> Holes:
+    """The calls of several parts, one after the other.
 
-
-_ONE_BACKWARD_PART = "    backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start, cu_seqlens)\n"
-_ONE_HOPPER_BACKWARD_PART = f"""\
-    if cu_seqlens is None and hopper_gradients(q):
-        hopper_backward_part(d_out, d_lse, q, k, v, out, lse, (dq, dk, dv), scale, q_start)
-    else:
-    {_ONE_BACKWARD_PART}"""
-
-
-def top_holes(parts: tuple[Part, ...], *, hopper: bool = False, hopper_backward: bool = False) -> Holes:
-    """The calls of several parts, one after the other."""
+    `hopper`: whether a part has a forward kernel for Hopper beside; `hopper_backward`: whether all have backward ones.
+    """
     forward, backward = [], []
-    if hopper:
-        forward.append("special = on_hopper(q) and cu_seqlens is None")
-    if hopper_backward:
-        backward.append("special = cu_seqlens is None and hopper_gradients(q)")
     for number in range(len(parts)):
         last = number == len(parts) - 1
+        own = "" if len(parts) == 1 else f"_{number}"
         before = "so_far, " if number else ""
-        target = "out" if last else "so_far"
-        plain = f"forward_part_{number}(q, k, v, {target}, lse, {before}scale, q_start, cu_seqlens)"
-        if hopper:
-            forward.append(f"if special:\n        hopper_part_{number}(q, k, v, {target}, lse, {before}scale, q_start)")
-            plain = f"else:\n        {plain}"
+        given = f"q, k, v, {'out' if last else 'so_far'}, lse, {before}scale, q_start"
+        plain = f"forward_part{own}({given}, cu_seqlens)"
+        if hopper[number]:
+            forward.append(f"if cu_seqlens is not None or not ran_on_hopper(hopper_part{own}, {given}):")
+            plain = f"    {plain}"
         forward.append(plain)
-        target = "results" if last else "so_far"
-        plain = f"backward_part_{number}(*given, {target}, {before}scale, q_start, cu_seqlens)"
+        tensors = f"*given, {'results' if last else 'so_far'}"
+        if len(parts) == 1:
+            tensors = "d_out, d_lse, q, k, v, out, lse, (dq, dk, dv)"
+            if hopper_backward:
+                backward.append(f"given = ({tensors})")
+                tensors = "*given"
+        given = f"{tensors}, {before}scale, q_start"
+        plain = f"backward_part{own}({given}, cu_seqlens)"
         if hopper_backward:
-            special = f"hopper_backward_part_{number}(*given, {target}, {before}scale, q_start)"
-            backward.append(f"if special:\n        {special}")
-            plain = f"else:\n        {plain}"
+            backward.append(f"if not special or not ran_on_hopper(hopper_backward_part{own}, {given}):")
+            plain = f"    {plain}"
         backward.append(plain)
+    if hopper_backward:
+        backward.insert(0, "special = cu_seqlens is None and hopper_gradients(q)")
     return {
-        "forward_part": _ONE_HOPPER_PART if hopper else _ONE_PART,
-        "backward_part": _ONE_HOPPER_BACKWARD_PART if hopper_backward else _ONE_BACKWARD_PART,
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
         "new_gradients": (

@@ -29,15 +29,17 @@ def predicted_ms(
 ) -> float | None:
     """What our kernels should take: so long a visited tile, so long an own one, and merging at the rate of a copy.
 
+    The direction is forward, backward, or hopper: forward by the kernels for Hopper, which the host launches as fast.
     Never less than the host needs for its launches. None where no kernel of this shape was measured.
     """
     # Both backward kernels visit the same tiles; they were measured together.
-    costs = dict(gpu.forward if direction == "forward" else gpu.backward)
+    costs = {"forward": gpu.forward, "hopper": gpu.hopper, "backward": gpu.backward}[direction]
+    known = dict(costs)
     total = memory_ms(gpu, merged)
     for kernel in kernels:
         if kernel.name == "dkdv":
             continue
-        cost = costs.get((inputs.width, kernel.block_m, kernel.block_n))
+        cost = known.get((inputs.width, kernel.block_m, kernel.block_n))
         if cost is None or inputs.element != 2:
             return None
         total += ((kernel.full + kernel.partial) * cost.visited + kernel.own * cost.own) / 1e6
@@ -46,7 +48,7 @@ def predicted_ms(
 
 def launch_ms(gpu: Gpu, direction: str, parts: int) -> float:
     """What the host takes for a call, however short the sequence."""
-    return parts * gpu.call[("forward", "backward").index(direction)]
+    return parts * gpu.call[direction == "backward"]
 
 
 def dense_ms(gpu: Gpu, direction: str, pairs: int, inputs: Inputs) -> float | None:

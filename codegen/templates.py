@@ -7,17 +7,17 @@ from string import Template
 IMPORTS = """
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-${cache_import}${other_imports}from typing import Any
+${json_import}import os
+${look_imports}from collections.abc import Callable, Iterator, Sequence
+${suppress_import}from dataclasses import dataclass, replace
+${cache_import}${other_imports}${folder_imports}from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 ${hopper_imports}from triton.tools.tensor_descriptor import TensorDescriptor
-
+${guarded_imports}
 PATTERN = $pattern
 DIGEST = "$digest"
 """

@@ -18,13 +18,35 @@ class Tiles:
     stages: int
 
 
+# Query rows of a tile of the forward kernel for Hopper: 64 for each of two warpgroups.
+HOPPER_ROWS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class HopperTiles:
+    """How the forward kernel for Hopper walks: keys a tile, at most so many tiles in a ring, how tiles are shared.
+
+    `dynamic`: query tiles are handed out one by one; else each program has a fixed share of them.
+    """
+
+    block_n: int
+    stages: int
+    dynamic: bool
+
+    @property
+    def tiles(self) -> Tiles:
+        """The same as tiles of 128 query rows; a warpgroup is four warps."""
+        return Tiles(HOPPER_ROWS, self.block_n, 4, self.stages)
+
+
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """The tiles of an emitted module, and the inputs it is meant for: head dims up to `head_dim`, `bytes` an element.
 
     Both backward kernels read the rows' log-sum-exp in one layout: their query tiles are equally high. `tall` is for
     the forward kernel of patterns that execute hardly more pairs in higher tiles. `origin` says where the tiles of
-    `sparsedsl tune` were measured.
+    `sparsedsl tune` were measured; `hopper` are those of the forward kernel for Hopper, else chosen for each part, and
+    `plain_forward` says that it was slower than the plain one.
     """
 
     name: str
@@ -35,6 +57,8 @@ class Tiling:
     dkdv: Tiles
     tall: Tiles | None = None
     origin: str = ""
+    hopper: HopperTiles | None = None
+    plain_forward: bool = False
 
 
 _SINGLE = (

@@ -12,20 +12,41 @@ import triton
 
 from sparsedsl.codegen.build import one_layer
 from sparsedsl.codegen.emit import fitted_tiling
+from sparsedsl.codegen.hopper_choice import hopper_candidates, hopper_choices
 from sparsedsl.codegen.part_source import low_or_tall
 from sparsedsl.codegen.plan import Part, plan
-from sparsedsl.codegen.tiling import Tiles, Tiling, tiling_for
-from sparsedsl.codegen.tuned import DTYPES, PASSES, Measured, Request, TunedTiles, best, read
-from sparsedsl.errors import DeviceMismatch, HeadMismatch, StateMismatch, UnknownName, WrongValue, one_of, shown
+from sparsedsl.codegen.tiling import Tiles, Tiling, tiling_for, tilings_on
+from sparsedsl.codegen.tuned import (
+    DTYPES,
+    PASSES,
+    Candidate,
+    Measured,
+    Request,
+    TunedTiles,
+    as_tiles,
+    best,
+    read,
+    with_tiles_of,
+)
+from sparsedsl.errors import (
+    DeviceMismatch,
+    HeadMismatch,
+    StateMismatch,
+    UnknownName,
+    Unsupported,
+    WrongValue,
+    one_of,
+    shown,
+)
 from sparsedsl.layers import Layer, PerHead, Stack
 from sparsedsl.pattern import whole
 from sparsedsl.progress import Progress
 
-# Milliseconds of one pass ("forward", "dq", "dkdv") of the pattern's module in these tiles; raises Unfit.
+# Milliseconds of one pass ("forward", "hopper", "dq", "dkdv") of the pattern's module in these tiles; raises Unfit.
 Measure = Callable[[str, Tiling], float]
 HOW = (
-    "median of CUDA events around single calls, caches flushed before each; forward: its launches; dq and dkdv: theirs "
-    "and those of the rows kernel; each compared with the default tiles' results first"
+    "median of CUDA events around single calls, caches flushed before each; forward and hopper: their launches; dq and "
+    "dkdv: theirs and those of the rows kernel; each compared with the results of the default tiles, plain, first"
 )
 
 
@@ -53,7 +74,7 @@ def tune(
     key_heads: int | None = None,
     head_dim: int = 128,
     dtype: str = "bf16",
-    passes: Sequence[str] = PASSES,
+    passes: Sequence[str] | None = None,
     command: str = "",
     device: Device | None = None,
     measure: Measure | None = None,
@@ -61,12 +82,13 @@ def tune(
 ) -> tuple[TunedTiles, Path]:
     """Measure every candidate that the file does not hold yet, choose, and write the file; what it holds, and where.
 
-    Without `path` the file's name tells the GPU and the request. A file of the same request is continued, and a
-    finished one is only read. `device` and `measure` stand for the GPU of this machine.
+    `passes` are all that apply by default; hopper, the forward pass by the kernel for Hopper and by the plain one,
+    where there is such a kernel. Without `path` the file's name tells the GPU and the request. A file of the same
+    request is continued, and a finished one is only read. `device` and `measure` stand for the GPU of this machine.
 
     Cost
         Triton's compile time for each candidate, some seconds, and a fraction of a second to time it: about 27
-        candidates a pass. Memory: q, k, v, the output and their gradients, twice.
+        candidates a pass, 10 of hopper. Memory: q, k, v, the output and their gradients, twice.
     Raises
         DeviceMismatch: no CUDA device. StateMismatch: the file belongs to another request. WrongType, WrongValue,
         HeadMismatch, UnknownName: arguments that do not fit. Unsupported: a Stack.
@@ -91,7 +113,8 @@ def tune(
         rows = found.candidates.setdefault(name, [])
         for each in tiles[len(rows) :]:
             if progress is not None:
-                progress.at(done + len(rows), f"measuring {name}, {each.block_m} x {each.block_n}")
+                sides = as_tiles(each)
+                progress.at(done + len(rows), f"measuring {name}, {sides.block_m} x {sides.block_n}")
             rows.append(_measured(measure, name, each, request.tiling))
             found.write(target)
         done += len(rows)
@@ -100,29 +123,38 @@ def tune(
     return found, target
 
 
-def _measured(measure: Measure, name: str, tiles: Tiles, base: Tiling) -> Measured:
+def _measured(measure: Measure, name: str, tiles: Candidate, base: Tiling) -> Measured:
     try:
         return Measured(tiles, round(measure(name, placed(base, name, tiles)), 4))
     except Unfit as why:
         return Measured(tiles, None, str(why))
 
 
-def placed(base: Tiling, name: str, tiles: Tiles) -> Tiling:
+def placed(base: Tiling, name: str, tiles: Candidate) -> Tiling:
     """The tiling with these tiles for one pass; the other backward kernel's tiles become as high."""
-    if name == "forward":
-        return replace(base, forward=tiles, tall=None)
-    dq, dkdv = (replace(each, block_m=tiles.block_m) for each in (base.dq, base.dkdv))
-    return replace(base, dq=tiles, dkdv=dkdv) if name == "dq" else replace(base, dq=dq, dkdv=tiles)
+    if name in ("dq", "dkdv") and isinstance(tiles, Tiles):
+        dq, dkdv = (replace(each, block_m=tiles.block_m) for each in (base.dq, base.dkdv))
+        base = replace(base, dq=dq, dkdv=dkdv)
+    return with_tiles_of(name, tiles, base)
 
 
-def candidates(pattern: Layer, base: Tiling, name: str) -> list[Tiles]:
-    """The tiles to try for a pass, the default first.
+def hopper_part(parts: Sequence[Part], base: Tiling) -> Part | None:
+    """The first part that has a kernel for Hopper, if any has."""
+    choices = zip(parts, hopper_choices(parts, base, "auto"), strict=True)
+    return next((part for part, chosen in choices if chosen is not None), None)
+
+
+def candidates(pattern: Layer, base: Tiling, name: str) -> list[Candidate]:
+    """The tiles to try for a pass, the default first; of hopper, the plain kernel last.
 
     A kernel owns one side of its tiles, queries or (dkdv) keys, and walks along the other. Tiles own 64 or 128 rows;
     16 or 32 where rows are longer than 512 bytes, since larger ones compile for minutes. What does not fit a GPU's
     shared memory or registers is found out when it is compiled.
     """
     parts = plan(pattern).parts
+    if name == "hopper":
+        part = hopper_part(parts, base)
+        return [] if part is None else [*hopper_candidates(part, base), _default(parts, base, "forward")]
     wide = 128 if base.head_dim * base.bytes <= 512 else 32
     found = [_default(parts, base, name)]
     for own in (wide // 2, wide):
@@ -192,7 +224,7 @@ def _request(
     key_heads: int | None,
     head_dim: int,
     dtype: str,
-    passes: Sequence[str],
+    passes: Sequence[str] | None,
     device: Device,
 ) -> Request:
     own = len(pattern.heads) if isinstance(pattern, PerHead) else None
@@ -223,6 +255,10 @@ def _request(
             expected=f"16 <= head_dim <= 256, a multiple of {step}",
             hint="head_dim=128",
         )
+    tiling = tiling_for(head_dim, DTYPES[dtype], tilings_on(device.capability))
+    special = tiling is not None and hopper_part(plan(pattern).parts, tiling) is not None
+    if passes is None:
+        passes = [name for name in PASSES if name != "hopper" or special]
     unknown = [name for name in passes if name not in PASSES]
     if unknown or not passes:
         raise UnknownName(
@@ -231,6 +267,14 @@ def _request(
             got=", ".join(map(str, unknown)) or "passes = []",
             expected=f"some of {', '.join(PASSES)}",
             hint=f"passes={list(PASSES)}",
+        )
+    if "hopper" in passes and not special:
+        raise Unsupported(
+            "there is no kernel for Hopper to measure",
+            where=f"tune(..., passes={shown(list(passes))})",
+            got=f"{pattern}, {dtype}, compute capability {'.'.join(map(str, device.capability))}",
+            expected="a pattern with a closed form in tiles, bf16 or fp16, compute capability 9.0",
+            hint="passes=['forward', 'dq', 'dkdv']",
         )
     return Request(
         pattern=str(pattern),

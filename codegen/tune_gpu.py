@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -45,11 +46,16 @@ class Bench:
             for heads in (request.heads, request.key_heads, request.key_heads, request.heads)
         )
         self.scale = request.head_dim**-0.5
-        module = load(emit(pattern, request.tiling))
+        module = load(emit(pattern, request.tiling, "triton"))
         self.out, self.lse = module.launch_forward(self.q, self.k, self.v, self.scale, 0)
         self.d_lse = torch.zeros_like(self.lse)
         dq, dk, dv = self._backward(module)
-        self.right = {"forward": (self.out, self.lse), "dq": (dq,), "dkdv": (dk, dv)}
+        self.right = {
+            "forward": (self.out, self.lse),
+            "hopper": (self.out, self.lse),
+            "dq": (dq,),
+            "dkdv": (dk, dv),
+        }
 
     def __call__(self, name: str, tiling: Tiling) -> float:
         """Milliseconds of a pass in these tiles.
@@ -58,8 +64,10 @@ class Bench:
             Unfit: it does not compile, does not fit, or gives another result.
         """
         try:
-            module = load(emit(self.pattern, tiling))
-            with only(module, name):
+            module = load(emit(self.pattern, tiling, "auto" if name == "hopper" else "triton"))
+            with only(module, name), warnings.catch_warnings():
+                # What speaks against a kernel for Hopper.
+                warnings.simplefilter("error", RuntimeWarning)
                 got = self._results(module, name)
                 if self.q.is_cuda:
                     torch.cuda.synchronize()
@@ -77,14 +85,14 @@ class Bench:
             return self.clock(lambda: self._run(module, name))
 
     def _run(self, module: ModuleType, name: str) -> tuple[Tensor, ...]:
-        if name == "forward":
+        if name in ("forward", "hopper"):
             found: tuple[Tensor, ...] = module.launch_forward(self.q, self.k, self.v, self.scale, 0)
             return found
         return self._backward(module)
 
     def _results(self, module: ModuleType, name: str) -> tuple[Tensor, ...]:
         found = self._run(module, name)
-        return {"forward": found, "dq": found[:1], "dkdv": found[1:]}[name]
+        return {"dq": found[:1], "dkdv": found[1:]}.get(name, found)
 
     def _backward(self, module: ModuleType) -> tuple[Tensor, ...]:
         inputs = (self.d_out, self.d_lse, self.q, self.k, self.v, self.out, self.lse)
@@ -101,8 +109,12 @@ class Silent:
 
 @contextmanager
 def only(module: ModuleType, name: str) -> Iterator[None]:
-    """The module's launches run this pass alone, and the rows kernel that the backward passes read from."""
-    others = tuple(f"{each}_kernel" for each in PASSES if each != name)
+    """The module's launches run this pass alone, and the rows kernel that the backward passes read from.
+
+    The pass hopper is the forward pass, by the one kernel or by the other.
+    """
+    own = ("forward", "hopper") if name == "hopper" else (name,)
+    others = tuple(f"{each}_kernel" for each in PASSES if each not in own)
     silenced = {key: value for key, value in vars(module).items() if key.startswith(others)}
     try:
         for key in silenced:

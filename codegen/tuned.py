@@ -11,14 +11,18 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from math import inf
 from pathlib import Path
+from typing import Any
 
-from sparsedsl.codegen.tiling import Tiles, Tiling, tiling_for, tilings_on
+from sparsedsl.codegen.hopper_choice import MOST_STAGES, NARROW, WIDE, WIDEST_OUTPUT
+from sparsedsl.codegen.tiling import HopperTiles, Tiles, Tiling, tiling_for, tilings_on
 from sparsedsl.errors import StateMismatch, WrongValue, clipped, shown
 from sparsedsl.files import write_whole
 
 FORMAT, VERSION = "sparsedsl tiles", 1
-PASSES = ("forward", "dq", "dkdv")
+PASSES = ("forward", "hopper", "dq", "dkdv")
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
+# Of the pass hopper, the forward pass by the kernel for Hopper, a candidate with four numbers is the plain kernel.
+Candidate = Tiles | HopperTiles
 # A tile must take this share of the default's time at most: machines repeat themselves to about 2 %.
 GAIN = 0.98
 
@@ -52,7 +56,7 @@ class Request:
 class Measured:
     """One candidate of one pass: its milliseconds, or why it has none."""
 
-    tiles: Tiles
+    tiles: Candidate
     ms: float | None
     refused: str = ""
 
@@ -65,18 +69,16 @@ class TunedTiles:
     command: str
     how: str
     candidates: dict[str, list[Measured]] = field(default_factory=dict)
-    winners: dict[str, Tiles | None] | None = None
+    winners: dict[str, Candidate | None] | None = None
 
     def tiling(self) -> Tiling:
         """The default tiling with the tiles that won in their places; `origin` says where they come from."""
-        base, winners = self.request.tiling, self.winners or {}
-        forward = winners.get("forward")
+        tiling = self.request.tiling
+        for name, tiles in (self.winners or {}).items():
+            if tiles is not None:
+                tiling = with_tiles_of(name, tiles, tiling)
         return replace(
-            base,
-            forward=forward or base.forward,
-            tall=base.tall if forward is None else None,
-            dq=winners.get("dq") or base.dq,
-            dkdv=winners.get("dkdv") or base.dkdv,
+            tiling,
             origin=f"{self.request.gpu}, {clipped(self.request.pattern)}, {self.request.seq_len} tokens",
         )
 
@@ -113,7 +115,18 @@ class TunedTiles:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def best(candidates: Mapping[str, list[Measured]]) -> dict[str, Tiles | None]:
+def with_tiles_of(name: str, tiles: Candidate, base: Tiling) -> Tiling:
+    """The tiling with these tiles for one pass, and no other change."""
+    if isinstance(tiles, HopperTiles):
+        return replace(base, hopper=tiles)
+    if name == "hopper":
+        return replace(base, plain_forward=True)
+    if name == "forward":
+        return replace(base, forward=tiles, tall=None)
+    return replace(base, dq=tiles) if name == "dq" else replace(base, dkdv=tiles)
+
+
+def best(candidates: Mapping[str, list[Measured]]) -> dict[str, Candidate | None]:
     """The tiles to take for each pass, from what was measured; the first of each list is the default.
 
     Both backward kernels have query tiles of one height: they are chosen together, and where one of them was not
@@ -126,18 +139,28 @@ def best(candidates: Mapping[str, list[Measured]]) -> dict[str, Tiles | None]:
     {'dq': None, 'dkdv': None}
 
     """
-    forward = [(each,) for each in candidates.get("forward", [])]
+    found: dict[str, Candidate | None] = {}
+    for name in ("forward", "hopper"):
+        if name in candidates:
+            found[name], *_ = _best([(each,) for each in candidates[name]])
     dq, dkdv = candidates.get("dq", []), candidates.get("dkdv", [])
-    backward: list[tuple[Measured, ...]] = [
-        pair for pair in product(dq, dkdv) if pair[0].tiles.block_m == pair[1].tiles.block_m
-    ]
+    backward: list[tuple[Measured, ...]] = [pair for pair in product(dq, dkdv) if _height(pair[0]) == _height(pair[1])]
     if not dq or not dkdv:
         alone = dq or dkdv
-        backward = [(each,) for each in alone if each.tiles.block_m == alone[0].tiles.block_m]
-    return dict(zip(candidates, (*_best(forward), *_best(backward)), strict=True))
+        backward = [(each,) for each in alone if _height(each) == _height(alone[0])]
+    return found | dict(zip((name for name in candidates if name not in found), _best(backward), strict=True))
 
 
-def _best(choices: Sequence[tuple[Measured, ...]]) -> tuple[Tiles | None, ...]:
+def as_tiles(each: Candidate) -> Tiles:
+    """The query rows, keys, warps and stages of a candidate."""
+    return each.tiles if isinstance(each, HopperTiles) else each
+
+
+def _height(each: Measured) -> int:
+    return as_tiles(each.tiles).block_m
+
+
+def _best(choices: Sequence[tuple[Measured, ...]]) -> tuple[Candidate | None, ...]:
     """The tiles of the fastest choice that is not like the first, the default, where it is faster by GAIN."""
     if not choices:
         return ()
@@ -193,7 +216,7 @@ def read(path: Path) -> TunedTiles:
             str(saved["command"]),
             str(saved["how"]),
             {name: [_measured(row) for row in rows] for name, rows in saved["candidates"].items()},
-            None if winners is None else {name: each and Tiles(*each) for name, each in winners.items()},
+            None if winners is None else {name: each and _tiles(each) for name, each in winners.items()},
         )
         _verify(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -203,10 +226,13 @@ def read(path: Path) -> TunedTiles:
 
 def _verify(found: TunedTiles) -> None:
     """Raise ValueError for tiles that no kernel can have: what is read becomes source text."""
-    tiles = [each.tiles for rows in found.candidates.values() for each in rows]
+    tiles = [(name, each.tiles) for name, rows in found.candidates.items() for each in rows]
     winners = found.winners or {}
-    tiles += [each for each in winners.values() if each is not None]
-    for each in tiles:
+    tiles += [(name, each) for name, each in winners.items() if each is not None]
+    for name, each in tiles:
+        if isinstance(each, HopperTiles):
+            _verify_hopper(name, each, found.request.head_dim)
+            continue
         numbers = (each.block_m, each.block_n, each.warps, each.stages)
         if not all(type(number) is int and number >= 1 for number in numbers):
             raise ValueError(f"{numbers} are no four whole numbers")
@@ -219,6 +245,17 @@ def _verify(found: TunedTiles) -> None:
         raise ValueError("dq and dkdv have query tiles of different heights")
 
 
+def _verify_hopper(name: str, tiles: HopperTiles, head_dim: int) -> None:
+    numbers = (tiles.block_n, tiles.stages)
+    if name != "hopper":
+        raise ValueError(f"{tiles} are no tiles of {name}")
+    if not all(type(number) is int for number in numbers) or type(tiles.dynamic) is not bool:
+        raise ValueError(f"{tiles} are no two whole numbers and a bool")
+    widest = NARROW if head_dim > WIDEST_OUTPUT else WIDE
+    if tiles.block_n not in (NARROW, widest) or not 2 <= tiles.stages <= MOST_STAGES:
+        raise ValueError(f"{tiles}: {NARROW} or {widest} keys a tile, 2 to {MOST_STAGES} stages")
+
+
 def _row(each: Measured) -> dict[str, object]:
     tiles = {"tiles": _numbers(each.tiles)}
     return {**tiles, "refused": each.refused} if each.ms is None else {**tiles, "ms": each.ms}
@@ -228,10 +265,16 @@ def _measured(row: dict[str, object]) -> Measured:
     tiles, ms = row["tiles"], row.get("ms")
     if not isinstance(tiles, list) or not (ms is None or isinstance(ms, int | float)):
         raise TypeError(f"{shown(row)} is no candidate")
-    return Measured(Tiles(*tiles), None if ms is None else float(ms), str(row.get("refused", "")))
+    return Measured(_tiles(tiles), None if ms is None else float(ms), str(row.get("refused", "")))
 
 
-def _numbers(tiles: Tiles) -> list[int]:
+def _tiles(numbers: Sequence[Any]) -> Candidate:
+    return HopperTiles(*numbers) if len(numbers) == 3 else Tiles(*numbers)
+
+
+def _numbers(tiles: Candidate) -> list[int | bool]:
+    if isinstance(tiles, HopperTiles):
+        return [tiles.block_n, tiles.stages, tiles.dynamic]
     return [tiles.block_m, tiles.block_n, tiles.warps, tiles.stages]
 
 

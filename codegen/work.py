@@ -12,7 +12,7 @@ from sparsedsl.codegen.tile_counts import part_pairs, ranks, sequences, table_nu
 from sparsedsl.codegen.tiling import Tiles, Tiling
 
 # Matrix products over a tile: scores and output; scores, dp and dq; scores, dv, dp and dk.
-PRODUCTS = {"forward": 2, "dq": 3, "dkdv": 4}
+PRODUCTS = {"forward": 2, "hopper": 2, "dq": 3, "dkdv": 4}
 # By convention: five products backward, where one kernel would do it all.
 USEFUL = {"forward": 2, "backward": 5}
 FLOAT32 = 4
@@ -57,7 +57,7 @@ class Inputs:
 def kernels_of(
     source: PartSource, tiling: Tiling, patterns: Sequence[TableMasks], inputs: Inputs
 ) -> tuple[Kernel, ...]:
-    """The three kernels of a part; what they load is counted tile by tile, as if no cache kept anything.
+    """The kernels of a part, that for Hopper last; loads are counted tile by tile, as if no cache kept anything.
 
     `patterns` are those of the module that a table tells.
     """
@@ -65,12 +65,16 @@ def kernels_of(
     live = part_pairs(part, inputs.heads, inputs.seq_len)
     row = inputs.head_dim * inputs.element
     found = []
-    for name, tiles in (("forward", source.forward_tiles), ("dq", tiling.dq), ("dkdv", tiling.dkdv)):
+    kernels = [("forward", source.forward_tiles), ("dq", tiling.dq), ("dkdv", tiling.dkdv)]
+    if source.hopper_tiles is not None:
+        kernels.append(("hopper", source.hopper_tiles.tiles))
+    for name, tiles in kernels:
         counts = tile_counts(part, tiles, inputs.heads, inputs.seq_len)
         own = counts.own if name != "dkdv" else _key_tiles(source, tiles, inputs)
         executed = counts.visited * tiles.block_m * tiles.block_n
         loaded = {
             "forward": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
+            "hopper": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
             "dq": own * tiles.block_m * 2 * (row + FLOAT32) + counts.visited * 2 * tiles.block_n * row,
             "dkdv": own * tiles.block_n * 2 * row + counts.visited * 2 * tiles.block_m * (row + FLOAT32),
         }[name]

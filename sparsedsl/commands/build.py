@@ -44,9 +44,10 @@ def declare(commands: Commands) -> None:
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="compiled by --aot; default bf16")
     parser.add_argument(
         "--backend",
-        default="triton",
+        default="auto",
         metavar="NAME",
-        help="triton (default), or hopper: a module for GPUs of compute capability 9.0 alone",
+        help="auto (default): on GPUs of compute capability 9.0 the kernels for Hopper, where there are any; triton: "
+        "plain kernels alone; hopper: a module for these GPUs alone",
     )
     parser.add_argument(
         "--tiles", metavar="FILE", help="tiles measured by sparsedsl tune, for their head dims and type"
@@ -71,13 +72,6 @@ def run(options: argparse.Namespace) -> int:
             expected="one, or a package",
             hint=f"-o {Path(options.output).stem}/",
         )
-    if not a_module and options.backend != "triton":
-        raise WrongValue(
-            "a package has the kernels of the backend triton",
-            got=f"--backend {options.backend}",
-            expected="triton, or a module",
-            hint=f"-o {Path(options.output).stem}.py",
-        )
     if a_module and options.aot:
         raise WrongValue(
             "a module holds text only",
@@ -93,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
                 build_module(pattern, options.output, tiling=tiling, backend=options.backend, tiles=tiles)
             else:
                 tilings = with_tiles([tiling_named(name) for name in names] or TILINGS, tiles)
-                build_package(pattern, options.output, tilings=tilings, ahead=_ahead(options))
+                build_package(pattern, options.output, tilings=tilings, backend=options.backend, ahead=_ahead(options))
     except OSError as error:
         raise WrongValue(
             "the kernels can't be written",

@@ -10,7 +10,7 @@ from sparsedsl.commands.shared import DONE, Commands, add_pattern, add_seq_len, 
 from sparsedsl.progress import Interrupted, Progress
 
 if TYPE_CHECKING:
-    from sparsedsl.codegen.tuned import TunedTiles
+    from sparsedsl.codegen.tuned import Candidate, TunedTiles
 
 
 def declare(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def declare(commands: Commands) -> None:
     parser.add_argument("--head-dim", type=int, default=128, metavar="D", help="head dimension (default: 128)")
     parser.add_argument("--dtype", default="bf16", metavar="TYPE", help="bf16 (default), fp16 or fp32")
     parser.add_argument(
-        "--passes", default="forward,dq,dkdv", metavar="LIST", help="what to measure (default: forward,dq,dkdv)"
+        "--passes", metavar="LIST", help="what to measure: forward,hopper,dq,dkdv (default: all that there is)"
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="the data file; one that is there is continued (default: named by GPU)"
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
                 key_heads=options.key_heads,
                 head_dim=options.head_dim,
                 dtype=options.dtype,
-                passes=options.passes.split(","),
+                passes=options.passes and options.passes.split(","),
                 command=_command(options),
                 progress=progress,
             )
@@ -67,18 +67,30 @@ def report(found: TunedTiles) -> str:
         default, won = rows[0], (found.winners or {}).get(name)
         chosen = default if won is None else next(each for each in rows if each.tiles == won)
         times = [f"{'not measured' if each.ms is None else f'{each.ms:.3f} ms'}" for each in (chosen, default)]
-        tiles = (
-            f"{chosen.tiles.block_m} x {chosen.tiles.block_n}, {chosen.tiles.warps} warps, {chosen.tiles.stages} stages"
-        )
         beside = " (the default)" if won is None else f" (default {times[1]})"
         refused = sum(each.ms is None for each in rows)
-        lines.append(f"{name:8} {tiles}: {times[0]}{beside}; {len(rows)} candidates, {refused} refused")
+        lines.append(
+            f"{name:8} {_told(name, chosen.tiles)}: {times[0]}{beside}; {len(rows)} candidates, {refused} refused"
+        )
     return "\n".join(lines)
+
+
+def _told(name: str, tiles: Candidate) -> str:
+    if hasattr(tiles, "dynamic"):
+        shared = "handed out one by one" if tiles.dynamic else "in fixed shares"
+        return f"128 x {tiles.block_n}, {tiles.stages} stages, query tiles {shared}"
+    sizes = f"{tiles.block_m} x {tiles.block_n}, {tiles.warps} warps, {tiles.stages} stages"
+    return f"the plain kernel, {sizes}" if name == "hopper" else sizes
 
 
 def _command(options: argparse.Namespace) -> str:
     words = ["sparsedsl", "tune", options.pattern, "--seq-len", str(options.seq_len)]
-    words += ["--head-dim", str(options.head_dim), "--dtype", options.dtype, "--passes", options.passes]
-    for flag, value in (("--heads", options.heads), ("--key-heads", options.key_heads), ("-o", options.output)):
+    words += ["--head-dim", str(options.head_dim), "--dtype", options.dtype]
+    for flag, value in (
+        ("--passes", options.passes),
+        ("--heads", options.heads),
+        ("--key-heads", options.key_heads),
+        ("-o", options.output),
+    ):
         words += [] if value is None else [flag, str(value)]
     return shlex.join(words)

@@ -18,6 +18,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -507,6 +508,12 @@ class _Layout:
         """Of a block."""
 
 
+def _ran(module: ModuleType, part: Callable[..., bool], *given: object) -> bool:
+    """What the module does with a kernel that it has looked at."""
+    part(module.launched, *given)
+    return True
+
+
 def emulated(module: ModuleType, programs: int = 2) -> ModuleType:
     """The module with its kernels for Hopper run here, on tensors of the CPU; no other of its kernels runs any more."""
     layouts = ("NVMMADistributedLayout", "SliceLayout", "DotOperandLayout", "BlockedLayout", "SwizzledSharedLayout")
@@ -530,7 +537,8 @@ def emulated(module: ModuleType, programs: int = 2) -> ModuleType:
     names = {
         "gl": language, "tl": language, "mbarrier": barrier, "tma": copies, "fence_async_shared": _fence,
         "warpgroup_mma": _multiply, "warpgroup_mma_wait": _multiplied, "HopperDescriptor": Descriptor,
-        "on_hopper": lambda tensor: True, "multiprocessors": lambda device: programs,
+        "is_hopper": lambda device: True, "ran_on_hopper": partial(_ran, module),
+        "multiprocessors": lambda device: programs,
     }  # fmt: skip
     for name, value in names.items():
         setattr(module, name, value)

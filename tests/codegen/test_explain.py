@@ -90,7 +90,8 @@ def test_tiles_and_pairs_are_those_of_dense(pattern: sd.Pattern | sd.PerHead, se
     assert layer.live_pairs == dense.sum() * (1 if isinstance(pattern, sd.PerHead) else heads)
     assert sum(part.live_pairs for part in layer.parts) == layer.live_pairs
     for part, planned in zip(layer.parts, plan(pattern).parts, strict=True):
-        for kernel in part.kernels:
+        assert part.hopper is not None
+        for kernel in (*part.kernels, part.hopper):
             full = partial = 0
             for head in range(heads):
                 own = planned.kinds[planned.kind_of[head] if planned.kind_of else 0]
@@ -144,8 +145,17 @@ def test_tile_sizes_are_those_of_the_module(pattern: sd.Pattern) -> None:
         source,
         re.DOTALL,
     )
-    told = [(k.name, str(k.block_m), str(k.block_n)) for part in only_layer(pattern, 2048).parts for k in part.kernels]
-    assert told == kernels
+    parts = only_layer(pattern, 2048).parts
+    assert [(k.name, str(k.block_m), str(k.block_n)) for part in parts for k in part.kernels] == kernels
+    sizes = re.findall(r"BLOCK_M: gl.constexpr = (\d+)\s+BLOCK_N: gl.constexpr = (\d+)", source)
+    assert [(str(part.hopper.block_m), str(part.hopper.block_n)) for part in parts if part.hopper] == sizes
+
+
+def test_where_there_is_no_kernel_for_hopper_none_is_told() -> None:
+    for layer in (only_layer(bigbird(block=64), 1000), sd.explain(sd.sliding(9), seq_len=99, dtype="fp32").layers[0]):
+        assert [part.hopper for part in layer.parts] == [None]
+        assert layer.forward.hopper_ms is None
+    assert "on Hopper the plain forward: its own takes 16-bit" in str(sd.explain(bigbird(block=64), seq_len=1000))
 
 
 def test_constants_are_those_of_the_module() -> None:
@@ -161,6 +171,8 @@ def test_constants_are_those_of_the_module() -> None:
         if re.search(rf"def {name}_kernel\w*\(\s+constants,", emit(pattern, HALF128))
     }
     assert {kernel.name for kernel in layer.parts[0].kernels if kernel.constants} == read
+    assert layer.parts[0].hopper is not None
+    assert layer.parts[0].hopper.constants == bool(re.search(r"def hopper_kernel\(\s+constants,", source))
 
 
 def test_tables_are_those_of_the_module() -> None:
@@ -313,6 +325,42 @@ def test_costs_are_derived_from_the_recorded_runs() -> None:
             e["tokens"]: e["tflops"] for e in RUN["timings"] if (e["peer"], e["direction"]) == ("cuDNN", direction)
         }
         assert {each.tokens: getattr(each, direction) for each in H200.dense} == rates
+
+
+# (case, tokens): milliseconds of the forward kernel for Hopper.
+HOPPER = {
+    (case, int(tokens)): float(ms)
+    for case, tokens, ms in re.findall(
+        r"^\| ([^|]+) \| (\d+) \| ([\d.]+) \(\d+\) \|",
+        (RESULTS / "hopper_h200.txt").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+}
+
+
+def test_the_cost_of_the_kernel_for_hopper_is_derived_from_its_record() -> None:
+    equations, times = [], []
+    for case in ("dilated 512 x 8", "sliding 4096"):
+        (part,) = explained(case, 131072).parts
+        assert part.hopper is not None
+        equations.append((part.hopper.full + part.hopper.partial, part.hopper.own))
+        times.append(HOPPER[case, 131072] * 1e6)
+    visited, own = np.linalg.solve(np.array(equations, dtype=float), np.array(times))
+    ((shape, kept),) = H200.hopper
+    assert shape == (128, 128, 128)
+    assert (kept.visited, kept.own) == pytest.approx((visited, own), rel=1e-3)
+
+
+def test_predictions_of_the_kernel_for_hopper_against_its_record() -> None:
+    """The table of docs/explain.md is what the data gives; no case is off by more than a tenth."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert len(HOPPER) == 12
+    for (case, tokens), ms in HOPPER.items():
+        predicted = explained(case, tokens).forward.hopper_ms
+        assert predicted is not None
+        off = predicted / ms - 1
+        assert abs(off) < 0.10, (case, tokens, off)
+        assert f"| {case} | {tokens} | {ms:.3f} | {predicted:.3f} | {off:+.1%} |" in text, off
 
 
 def test_dense_attention_takes_what_was_measured() -> None:

@@ -20,10 +20,11 @@ from sparsedsl.codegen import plan as planning
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.hopper_choice import halves, usually_one
 from sparsedsl.codegen.tiles import schedule
-from sparsedsl.codegen.tiling import TILINGS
+from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS
 from sparsedsl.errors import UnknownName, Unsupported
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
+from sparsedsl.patterns.catalogue import CATALOGUE
 from sparsedsl.patterns.longnet import longnet
 from sparsedsl.patterns.power import power_attention
 from tests.codegen.gluon_emulator import EmulationError, emulated
@@ -182,6 +183,16 @@ def test_tiles_are_narrow_where_masks_are_long_or_windows_short() -> None:
         assert f"    BLOCK_N: gl.constexpr = {keys}\n" in emit(pattern, TILINGS[0], "hopper")
 
 
+def test_long_masks_beside_wide_heads_are_left_to_the_plain_kernel() -> None:
+    """Compiled for head dim 256, the first three spill in their loops; the last two do not."""
+    names = ("fibonacci", "ppa", "streaming_llm", "sliding_window", "power_attention")
+    for name, special in zip(names, (False, False, False, True, True), strict=True):
+        pattern = CATALOGUE[name]()
+        pattern = pattern[0] if isinstance(pattern, sd.Stack) else pattern
+        assert "hopper_kernel" in emit(pattern, TILINGS[0])
+        assert ("hopper_kernel" in emit(pattern, TILINGS[1])) == special
+
+
 def test_without_its_masks_the_comparison_fails() -> None:
     module = hopper_module(sd.sliding(200), _once("    keep = mask_", "    keep = (q == q) | mask_", times=2))
     assert errors(module, sd.sliding(200), random_inputs(2, 2, 300, 300, 32, FP16))["out"] > 10
@@ -284,13 +295,14 @@ def test_a_type_of_four_bytes_is_refused() -> None:
 
 
 def test_without_the_backend_the_text_has_none_of_it() -> None:
-    source = emit(sd.sliding(300), TILINGS[0])
-    assert "hopper" not in source
-    assert "gluon" not in source
-
-
-def test_emitted_source(golden: Callable[[str, str], None]) -> None:
-    golden("hopper_sliding.py", emit(sd.sliding(1024), TILINGS[0], "hopper"))
+    for source in (
+        emit(sd.sliding(300), TILINGS[0], "triton"),
+        *(emit(PATTERNS[name], TILINGS[0]) for name in BY_TABLE),
+        emit(sd.sliding(300), TILINGS[2]),
+        emit(sd.sliding(300), SMALL_TILINGS[0]),
+    ):
+        assert "opper" not in source.replace("--backend triton", "")
+        assert "gluon" not in source
 
 
 LINTED = {
@@ -323,7 +335,20 @@ def test_the_option_is_kept_by_what_compile_returns() -> None:
     assert "hopper_kernel" in attention.source("half256")
     assert "hopper_kernel" not in attention.source("single256")
     q, k, v, _ = random_inputs(2, 1, 40, 50, 16, torch.float32)
-    assert torch.equal(attention(q, k, v), sd.compile(sd.sliding(9))(q, k, v))
+    assert torch.equal(attention(q, k, v), sd.compile(sd.sliding(9), backend="triton")(q, k, v))
+
+
+def test_the_default_holds_both_forward_kernels() -> None:
+    attention = sd.compile(sd.sliding(300))
+    assert repr(attention) == "compile(sliding(300))"
+    for name, special in (("half128", True), ("half256", True), ("single128", False), ("half128_small", False)):
+        source = attention.source(name)
+        assert "def forward_kernel(" in source
+        assert ("def hopper_kernel(" in source) == special
+        assert "def hopper_gradients_kernel(" not in source
+    plain = sd.compile(sd.sliding(300), backend="triton")
+    assert repr(plain) == "compile(sliding(300), backend='triton')"
+    assert "hopper" not in plain.source()
 
 
 def test_another_backend_is_no_backend() -> None:
@@ -333,6 +358,6 @@ def test_another_backend_is_no_backend() -> None:
         "UnknownName: there is no backend of this name",
         "  where     backend='hoper'",
         "  got       hoper",
-        "  expected  one of triton, hopper",
-        "  try       backend='triton'",
+        "  expected  one of auto, triton, hopper",
+        "  try       backend='auto'",
     ]

@@ -48,7 +48,7 @@ def errors(
     live = mask.any(-1).expand(q.shape[:3])
     d_lse = torch.randn(q.shape[:3]) * live
     leaves = [each.double().requires_grad_() for each in (q, k, v)]
-    out, lse = dense_attention(*leaves, mask, scale)
+    out, lse = dense_attention(leaves[0], leaves[1], leaves[2], mask, scale)
     loss = (out * d_out.double()).sum() + (lse.masked_fill(~live, 0.0) * d_lse.double()).sum()
     exact = torch.autograd.grad(loss, leaves)
     given = (out.detach().to(dtype), lse.detach().float())

@@ -72,17 +72,13 @@ SERIALISED = """
 
 
 def test_what_is_read_from_a_disassembly() -> None:
-    good = read_code(GOOD.splitlines(), 168)
+    good = read_code(GOOD, 168)
     assert (good.products, good.fences, good.spills, good.complaints) == (2, 2, 1, ())
     (loop,) = good.loops
     assert (loop.instructions, loop.products, loop.spills) == (5, 2, 0)
 
 
 def test_serialised_products_and_spills_are_told() -> None:
-    assert read_code(SERIALISED.splitlines(), 168).complaints == (
-        "warpgroup products are serialised: 4 fences for 2 products",
-    )
+    assert read_code(SERIALISED, 168).complaints == ("warpgroup products are serialised: 4 fences for 2 products",)
     spilling = GOOD.replace("WARPGROUP.ARRIVE ;", "LDL R2, [R1] ;\n        /*0015*/    WARPGROUP.ARRIVE ;")
-    assert read_code(spilling.splitlines(), 168).complaints == (
-        "registers are spilled in loops: 1 accesses to local memory",
-    )
+    assert read_code(spilling, 168).complaints == ("registers are spilled in loops: 1 accesses to local memory",)

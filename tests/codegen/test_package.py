@@ -117,7 +117,9 @@ from sparsedsl.codegen.ahead import compiled_ahead
 hits = []
 knobs.compilation.listener = lambda *, cache_hit, metadata, **_: hits.append((metadata["name"], cache_hit))
 (module,) = kernels_ahead.MODULES[0][2]
+module.disassembled = None  # nor is any machine code looked at again
 compiled_ahead(module, 90, dtype=torch.bfloat16, head_dim=64)
+assert list(module.HOPPER_ROADS.values()) == [True]
 print(sorted(hits))
 """
 
@@ -149,16 +151,29 @@ def test_kernels_compiled_ahead_are_found(tmp_path: Path) -> None:
     words = ["build", str(NEAR), "-o", str(folder), "--tiling", "half128", "--aot", "sm_90", "--head-dim", "64"]
     output(["-m", "sparsedsl", *words], tmp_path / "unused")
     kernels = [each for each in sorted((folder / "kernels").rglob("*")) if each.is_file()]
-    assert len(kernels) == 4 * 3
+    # Machine code, metadata, their names; and what was found in the machine code of the one for Hopper.
+    assert len(kernels) == 5 * 3 + 1
     for each in kernels:
         assert str(ROOT).encode() not in each.read_bytes(), "names a folder of this machine"
     moved = folder.parent.rename(tmp_path / "moved")
-    names = ("dkdv_kernel", "dq_kernel", "forward_kernel", "rows_kernel")
+    names = ("dkdv_kernel", "dq_kernel", "forward_kernel", "hopper_kernel", "rows_kernel")
     for _ in range(2):  # an empty cache, and one that has them
         assert output(["-c", LAUNCH, str(moved)], tmp_path / "cache") == f"{[(name, True) for name in names]}\n"
-    assert len([*(tmp_path / "cache").iterdir()]) == 4
+    assert len([*(tmp_path / "cache").iterdir()]) == 5
     build_package(NEAR, moved / "kernels_ahead", tilings=TILINGS[:1])
     assert not (moved / "kernels_ahead" / "kernels").exists()
+
+
+def test_kernels_for_hopper_alone_are_no_package(tmp_path: Path) -> None:
+    with pytest.raises(errors.WrongValue) as caught:
+        build_package(NEAR, tmp_path / "kernels", backend="hopper")
+    lines = str(caught.value).splitlines()
+    assert (lines[0], len(lines)) == ("WrongValue: a package has kernels for every GPU", 5)
+    assert not (tmp_path / "kernels").exists()
+    build_package(NEAR, tmp_path / "kernels", tilings=TILINGS[:1], backend="triton")
+    texts = {name: text.decode() for name, text in files(tmp_path / "kernels").items()}
+    assert "FOLDER/ --tiling half128 --backend triton" in texts["__init__.py"]
+    assert "hopper" not in texts["pattern_0_half128.py"]
 
 
 def test_small_tilings_fit_99_kb(tmp_path: Path) -> None:

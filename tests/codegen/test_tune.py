@@ -15,20 +15,28 @@ from sparsedsl.cli import main
 from sparsedsl.codegen.build import build_module
 from sparsedsl.codegen.build import compile as compile_attention
 from sparsedsl.codegen.emit import emit
-from sparsedsl.codegen.tiling import TILINGS, Tiles, Tiling
+from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, HopperTiles, Tiles, Tiling
 from sparsedsl.codegen.tune import Device, Unfit, candidates, file_name, placed, tune
 from sparsedsl.codegen.tune_gpu import Bench
-from sparsedsl.codegen.tuned import Measured, TunedTiles, best, read, read_tiles
-from sparsedsl.errors import DeviceMismatch, SparseDSLError, StateMismatch
+from sparsedsl.codegen.tuned import Measured, TunedTiles, as_tiles, best, read, read_tiles
+from sparsedsl.commands.tune import report
+from sparsedsl.errors import DeviceMismatch, SparseDSLError, StateMismatch, Unsupported
 from sparsedsl.pattern import Pattern
 
 CARD = Device("Made-up Card", (9, 0), 101376, "2.0", "3.0")
 HALF128 = TILINGS[0]
 FAST = Tiles(128, 32, 8, 2)
+HANDED_OUT = HopperTiles(64, 3, True)
 
 
 def model(name: str, tiling: Tiling) -> float:
-    """An invented GPU: one forward tile is fast, one height suits both backward kernels, deep pipelines do not fit."""
+    """An invented GPU: one forward tile is fast, one height suits both backward kernels, deep pipelines do not fit.
+
+    Narrow tiles for Hopper that are handed out beat wide ones in fixed shares, which beat the plain kernel.
+    """
+    if name == "hopper":
+        special = tiling.hopper
+        return 1.5 if special is None else 1.0 if special == HANDED_OUT else 1.2
     tiles: Tiles = getattr(tiling, name)
     if tiles.stages == 3:
         raise Unfit("OutOfResources: shared memory")
@@ -56,17 +64,17 @@ def test_every_candidate_can_be_emitted_and_the_default_comes_first(tiling: Tili
     tried = candidates(pattern, tiling, name)
     assert len(tried) == len(set(tried)) > 8
     assert tried[0] in (getattr(tiling, name), tiling.tall)
-    for each in tried:
+    for each in map(as_tiles, tried):
         assert min(each.block_m, each.block_n) >= 16
         assert each.warps in (1, 2, 4, 8)
-    for each in (tried[1], tried[-1]):
+    for each in map(as_tiles, (tried[1], tried[-1])):
         side = f"BLOCK_M: tl.constexpr = {each.block_m}\n    BLOCK_N: tl.constexpr = {each.block_n}\n"
         assert side in emit(pattern, placed(tiling, name, each)).split(f"def {name}_kernel")[1]
 
 
 def test_candidates_respect_random_choices() -> None:
     pattern = (sd.random_blocks(32, 2, seed=1) | sd.sliding(64)) & sd.causal()
-    for each in candidates(pattern, HALF128, "forward"):
+    for each in map(as_tiles, candidates(pattern, HALF128, "forward")):
         assert 32 % each.block_m == 0
         assert 32 % each.block_n == 0
 
@@ -75,6 +83,29 @@ def test_the_default_is_the_tall_tile_where_the_compiler_takes_it() -> None:
     assert HALF128.tall is not None
     assert candidates(sd.causal(), HALF128, "forward")[0] == HALF128.tall
     assert candidates(sd.sliding(256), HALF128, "forward")[0] == HALF128.forward
+
+
+def test_candidates_of_the_kernel_for_hopper() -> None:
+    """The rule first, both widths, each depth that there is room for, both ways to share; the plain kernel last."""
+    tried = candidates(sd.sliding(1024), HALF128, "hopper")
+    assert tried == [
+        HopperTiles(128, 4, False),  # as deep as there is room for, which is two
+        HopperTiles(128, 2, True),
+        *[HopperTiles(64, stages, dynamic) for stages in (2, 3, 4) for dynamic in (False, True)],
+        HALF128.forward,
+    ]
+    assert [each.block_n for each in candidates(sd.sliding(1024), TILINGS[1], "hopper")[:-1]] == [64, 64]
+    for each in tried[:-1]:
+        assert isinstance(each, HopperTiles)
+        source = emit(sd.sliding(1024), placed(HALF128, "hopper", each))
+        assert f"    BLOCK_N: gl.constexpr = {each.block_n}\n" in source
+        assert f"DYNAMIC={each.dynamic}," in source
+        least = f"min({each.stages}, hopper_stages({each.block_n}, width))"
+        assert (f"STAGES={least}," in source) == (each.stages < 4)
+    assert "hopper_kernel" not in emit(sd.sliding(1024), placed(HALF128, "hopper", tried[-1]))
+    for pattern, tiling in ((sd.random_blocks(64, 2), HALF128), (sd.sliding(9), TILINGS[-1])):
+        assert candidates(pattern, tiling, "hopper") == []
+    assert candidates(sd.sliding(9), SMALL_TILINGS[0], "hopper") == []
 
 
 # --- which are taken
@@ -115,11 +146,12 @@ def test_a_run_measures_chooses_and_writes(tmp_path: Path) -> None:
     found = tuned(path)
     assert found.winners is not None
     assert found.winners["forward"] == FAST
-    heights = {each.block_m for each in (found.winners["dq"], found.winners["dkdv"]) if each is not None}
+    assert found.winners["hopper"] == HANDED_OUT
+    heights = {as_tiles(each).block_m for each in (found.winners["dq"], found.winners["dkdv"]) if each is not None}
     assert heights == {128}
     refused = [each for each in found.candidates["forward"] if each.ms is None]
     assert refused
-    assert all(each.tiles.stages == 3 and each.refused == "OutOfResources: shared memory" for each in refused)
+    assert all(as_tiles(each.tiles).stages == 3 and each.refused == "OutOfResources: shared memory" for each in refused)
     again = read(path)
     assert again == found
     assert json.loads(path.read_text())["request"]["gpu"] == "Made-up Card"
@@ -182,10 +214,12 @@ def test_a_module_is_built_with_measured_tiles(tmp_path: Path) -> None:
     tuned(path)
     tiling = read_tiles(path)
     assert (tiling.name, tiling.forward, tiling.tall) == ("half128", FAST, None)
+    assert (tiling.hopper, tiling.plain_forward) == (HANDED_OUT, False)
     text = build_module(pattern, tmp_path / "a.py", tiles=path).read_text()
     assert text == emit(pattern, tiling) != emit(pattern, HALF128)
     assert "Measured   tiles by sparsedsl tune: Made-up Card, sliding(1024), 4096 tokens" in text
     assert f"num_stages={FAST.stages}" in text
+    assert "STAGES=min(3, hopper_stages(64, width)),\n            DYNAMIC=True," in text
     assert "--tiling half128 --tiles FILE" in text
     compile(text, "a.py", "exec")
     attn = compile_attention(pattern, tiles=path)
@@ -193,6 +227,33 @@ def test_a_module_is_built_with_measured_tiles(tmp_path: Path) -> None:
     assert attn.source("half256") == emit(pattern, TILINGS[1])
     path.unlink()  # what was compiled does not need the file
     assert pickle.loads(pickle.dumps(attn)).source() == text
+
+
+def test_the_report_names_the_tiles_of_both_forward_kernels(tmp_path: Path) -> None:
+    lines = report(tuned(tmp_path / "tiles.json")).splitlines()
+    assert lines[1].startswith("forward  128 x 32, 8 warps, 2 stages: 1.000 ms (default not measured); ")
+    assert lines[2] == (
+        "hopper   128 x 64, 3 stages, query tiles handed out one by one: 1.000 ms (default 1.200 ms); "
+        "9 candidates, 0 refused"
+    )
+
+
+def test_the_plain_kernel_is_taken_where_it_is_the_faster_one(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    tuned(path, measure=lambda name, tiling: 0.5 if tiling.plain_forward else model(name, tiling))
+    assert json.loads(path.read_text())["winners"]["hopper"] == [64, 64, 4, 3]
+    assert read_tiles(path).plain_forward
+    assert "hopper" not in emit(sd.sliding(1024), read_tiles(path))
+
+
+def test_without_a_kernel_for_hopper_nothing_of_it_is_measured(tmp_path: Path) -> None:
+    others: tuple[dict[str, object], ...] = ({"dtype": "fp32"}, {"device": Device("Other Card", (8, 9), 101376)})
+    for number, options in enumerate(others):
+        found = tuned(tmp_path / f"{number}.json", None, **options)
+        assert list(found.candidates) == ["forward", "dq", "dkdv"]
+        with pytest.raises(Unsupported, match="no kernel for Hopper to measure") as caught:
+            tuned(tmp_path / "other.json", None, **options, passes=["hopper"])
+        assert len(str(caught.value).splitlines()) == 5
 
 
 def test_tiles_of_another_kind_of_card(tmp_path: Path) -> None:
@@ -231,6 +292,10 @@ DAMAGE: dict[str, Callable[[dict[str, object]], object]] = {
     "text": lambda saved: saved.update(winners={"forward": ["64", 64, 4, 2]}),
     "heights": lambda saved: saved.update(winners={"dq": [32, 64, 4, 2]}),
     "short": lambda saved: saved.update(winners={"forward": [64]}),
+    "hopper keys": lambda saved: saved.update(winners={"hopper": [96, 2, True]}),
+    "hopper stages": lambda saved: saved.update(winners={"hopper": [64, 5, True]}),
+    "hopper sharing": lambda saved: saved.update(winners={"hopper": [64, 2, 1]}),
+    "hopper elsewhere": lambda saved: saved.update(winners={"dq": [64, 2, True]}),
     "candidates": lambda saved: saved.update(candidates={"forward": [{"tiles": 3}]}),
 }
 

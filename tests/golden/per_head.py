@@ -25,6 +25,8 @@ Tiles      BLOCK_M = 64 queries x BLOCK_N = 64 keys; home = i
 Program    FULL    first .. home - 1, tiles [0, 1)
            PARTIAL home, tiles [0, 1)  [q - k >= 0]
 Waste      1.00 executed pairs per live pair at 131072 tokens; 2047 FULL and 1 PARTIAL tiles
+Hopper     on compute capability 9.0 forward runs hopper_kernel, if nothing speaks against it (ran_on_hopper);
+           queries x keys a tile: 128 x 64
 Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it
 Decode     few queries, and calls over a cache: a position's keys are split over programs, query heads that
            share them are one tile, only live keys are loaded; one merge by log-sum-exp, in a fixed order
@@ -45,20 +47,47 @@ Glossary   B batch, H query heads, G key heads, M query length, N key length, D 
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
+from triton.runtime.cache import get_cache_manager
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+try:
+    from triton.experimental import gluon
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.language.nvidia.hopper import (
+        fence_async_shared,
+        mbarrier,
+        tma,
+        warpgroup_mma,
+        warpgroup_mma_wait,
+    )
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDescriptor
+
+    NO_GLUON = ""
+except Exception as error:
+    # Gluon is experimental, and may be missing or another one. What is defined with these names below is never run.
+    gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
+
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "90d7c349334f"
+DIGEST = "e00e3388a91c"
 
 
 @triton.jit
@@ -159,6 +188,9 @@ def store_tile_of_head(desc, i_b, i_h, start, tile, ROWS: tl.constexpr, D: tl.co
         desc.store([i_b, i_h, start, 0], tile.to(desc.dtype).reshape(1, 1, ROWS, D))
     else:
         desc.store([i_b, i_h, END, start, 0], tile.to(desc.dtype).reshape(1, 1, 1, ROWS, D))
+
+
+# The plain kernels: for every GPU, for packed documents, and for all that has no kernel for Hopper.
 
 
 @triton.jit
@@ -803,9 +835,7 @@ def combine_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
-        "table_row",
-    ],
-    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
+    ]
 )
 def decode_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -898,9 +928,7 @@ def decode_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
-        "table_row",
-    ],
-    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
+    ]
 )
 def chunk_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -1661,6 +1689,870 @@ def backward_part(
         )
 
 
+# The kernels for Hopper, and `ran_on_hopper`, which chooses.
+
+
+@gluon.jit
+def next_slot(slot, phase, STAGES: gl.constexpr):
+    """The ring's next slot; the phase turns where the ring begins again."""
+    slot += 1
+    phase = gl.where(slot == STAGES, phase ^ 1, phase)
+    slot = gl.where(slot == STAGES, 0, slot)
+    return slot, phase
+
+
+@gluon.jit
+def bring(desc, place, ready, free, smem, slot, phase, BYTES: gl.constexpr):
+    """One tile from memory into a slot of a ring, once its readers have left it."""
+    mbarrier.wait(free.index(slot), phase)
+    mbarrier.expect(ready.index(slot), BYTES)
+    tma.async_copy_global_to_shared(desc, place, ready.index(slot), smem.index(slot))
+
+
+@gluon.jit
+def packed(b_p, BLOCK_N: gl.constexpr, dtype: gl.constexpr):
+    """Weights [64, BLOCK_N] as int32 [64, BLOCK_N / 2], two 16-bit numbers each.
+
+    In this form they go round the loop: as 16-bit numbers ptxas would serialise the products that read them.
+    """
+    low, high = gl.split(gl.reshape(b_p, [64, BLOCK_N // 2, 2]))
+    if dtype == gl.bfloat16:
+        return gl.inline_asm_elementwise(
+            "cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,r,r", [low, high], dtype=gl.int32, is_pure=True, pack=1
+        )
+    else:
+        return gl.inline_asm_elementwise(
+            "cvt.rn.f16x2.f32 $0, $2, $1;", "=r,r,r", [low, high], dtype=gl.int32, is_pure=True, pack=1
+        )
+
+
+@gluon.jit
+def unpacked(pairs, BLOCK_N: gl.constexpr, dtype: gl.constexpr, LAYOUT: gl.constexpr):
+    """The weights again, as the left operand of a product."""
+    low = pairs.to(gl.int16).to(dtype, bitcast=True)
+    high = (pairs >> 16).to(gl.int16).to(dtype, bitcast=True)
+    return gl.convert_layout(gl.reshape(gl.join(low, high), [64, BLOCK_N]), LAYOUT)
+
+
+@gluon.jit
+def fresh(offsets):
+    """The same offsets, made anew in each tile: held in registers through the loop they would crowd it."""
+    return gl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [offsets], dtype=gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def scores(b_q, b_k, BLOCK_N: gl.constexpr):
+    """Begin the product of queries and keys; `warpgroup_mma_wait` gives it."""
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    zeros = gl.zeros([64, BLOCK_N], gl.float32, S_LAYOUT)
+    return warpgroup_mma(b_q, b_k.permute((1, 0)), zeros, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def last_values(
+    acc, pairs, b_v, FIRST: gl.constexpr, COLUMNS: gl.constexpr, dtype: gl.constexpr, LAYOUT: gl.constexpr
+):
+    """Begin the product of the last tile's weights and values."""
+    b_p = unpacked(pairs, COLUMNS, dtype, LAYOUT)
+    return warpgroup_mma(b_p, b_v.slice(FIRST, COLUMNS, 0), acc, is_async=True)
+
+
+@gluon.jit
+def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr):
+    """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest."""
+    ROWS: gl.constexpr = gl.SliceLayout(1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16]))
+    S_ROWS: gl.constexpr = gl.SliceLayout(1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16]))
+    new_max = gl.maximum(row_max, gl.convert_layout(gl.max(b_s, 1), ROWS) * scale)
+    b_p = gl.exp2(b_s * scale - gl.expand_dims(gl.convert_layout(new_max, S_ROWS), 1))
+    shrink = gl.exp2(row_max - new_max)
+    row_sum = row_sum * shrink + gl.convert_layout(gl.sum(b_p, 1), ROWS)
+    return b_p, new_max, row_sum, shrink
+
+
+@gluon.jit
+def hopper_count_0(i, key_tiles):
+    """How many key tiles query tile i reads here. FULL: home - 6 .. home - 1."""
+    home = 2 * i
+    start_0 = max(home - 6, 0)
+    count_0 = max(min(home - 1, key_tiles - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_0(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home - 6, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_1(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, q - k >= 0: home .. home + 1."""
+    home = 2 * i
+    start_0 = max(home, 0)
+    count_0 = max(min(home + 1, key_tiles - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_1(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_2(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, q - k < 512: home - 8 .. home - 7."""
+    home = 2 * i
+    start_0 = max(home - 8, 0)
+    count_0 = max(min(home - 7, key_tiles - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_2(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home - 8, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_3(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, ((q - k) >= 512) & (((q - k) & ((q - k) - 1)) = ..."""
+    home = 2 * i
+    start_0 = home + 1
+    count_0 = tiles_in_jumps(start_0 - 0 + 1, 8, 2, 2, 28)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_3(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = home + 1
+    j = start_0 - (jump(u // 2, 8, 2, 28) + u % 2)
+    return j
+
+@gluon.jit
+def hopper_count_4(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, ((q - k >= 0) & (q - k < 3)) | (((q - k) >= 4)  ..."""
+    home = 2 * i
+    start_0 = max(home + 1, 0)
+    count_0 = max(min(home + 1, key_tiles - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_4(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home + 1, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_5(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, ((q - k >= 0) & (q - k < 3)) | (((q - k) >= 4)  ..."""
+    home = 2 * i
+    start_0 = max(home - 3, 0)
+    count_0 = max(min(home, key_tiles - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_5(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home - 3, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_6(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, q - k == 256: home - 4."""
+    home = 2 * i
+    start_0 = max(home - 4, 0)
+    count_0 = max(min(home - 4, key_tiles - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_6(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home - 4, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_7(i, key_tiles):
+    """How many key tiles query tile i reads here. FULL: first .. home - 1, tiles [0, 1)."""
+    home = 2 * i
+    start_0 = 0
+    count_0 = max(min(home - 1, min(key_tiles, 1) - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_7(u, i, key_tiles):
+    """The u-th of these tiles."""
+    start_0 = 0
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_count_8(i, key_tiles):
+    """How many key tiles query tile i reads here. PARTIAL, q - k >= 0: home, tiles [0, 1)."""
+    home = 2 * i
+    start_0 = max(home, 0)
+    count_0 = max(min(home, min(key_tiles, 1) - 1) - start_0 + 1, 0)
+    return count_0
+
+
+@gluon.jit
+def hopper_tile_8(u, i, key_tiles):
+    """The u-th of these tiles."""
+    home = 2 * i
+    start_0 = max(home, 0)
+    j = start_0 + u
+    return j
+
+@gluon.jit
+def hopper_keep(q, k, k_len, MASK: gl.constexpr):
+    """Which pairs of a PARTIAL tile take part, by the mask of this number."""
+    if MASK == 0:
+        keep = mask_0(q, k)
+    elif MASK == 1:
+        keep = mask_1(q, k)
+    elif MASK == 2:
+        keep = mask_6(q, k)
+    elif MASK == 3:
+        keep = mask_3(q, k)
+    elif MASK == 4:
+        keep = mask_7(q, k)
+    return keep
+
+@gluon.jit
+def hopper_step(
+    acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot,
+    old_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
+    COLUMNS: gl.constexpr, OLD_FIRST: gl.constexpr, OLD_COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
+    DTYPE: gl.constexpr,
+):
+    """The scores of one key tile beside the values of the tile before; this tile's softmax runs under the latter.
+
+    Of each tile only the columns FIRST .. FIRST + COLUMNS - 1 are read; a tile that is not present is all masked.
+    """
+    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
+    mbarrier.wait(k_ready.index(slot), phase)
+    mbarrier.wait(v_ready.index(old_slot), old_phase)
+    b_p = unpacked(pairs, OLD_COLUMNS, DTYPE, P_LAYOUT)
+    b_k = k_smem.index(slot).reshape([BLOCK_N, D]).slice(FIRST, COLUMNS, 0)
+    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D]).slice(OLD_FIRST, OLD_COLUMNS, 0)
+    b_s = scores(b_q, b_k, COLUMNS)
+    acc = warpgroup_mma(b_p, b_v, acc, is_async=True)
+    b_s = warpgroup_mma_wait(1, deps=[b_s])
+    mbarrier.arrive(k_free.index(slot), count=1)
+    if MASK >= 0:
+        S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
+        o_m = position + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
+        o_n = j * BLOCK_N + FIRST + fresh(gl.arange(0, COLUMNS, gl.SliceLayout(0, S_LAYOUT)))
+        keep = hopper_keep(gl.expand_dims(o_m, 1), gl.expand_dims(o_n, 0), k_len, MASK)
+        b_s = gl.where(keep & present, b_s, float("-inf"))
+    weights, row_max, row_sum, shrink = softmaxed(b_s, row_max, row_sum, scale, COLUMNS, BLOCK_N)
+    acc = warpgroup_mma_wait(0, deps=[acc])
+    mbarrier.arrive(v_free.index(old_slot), count=1)
+    acc = acc * gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT)), 1)
+    return acc, packed(weights, COLUMNS, DTYPE), row_max, row_sum
+
+
+@gluon.jit
+def hopper_bring(
+    q_desc, k_desc, v_desc, q_smem, k_smem, v_smem, q_ready, q_free, k_ready, k_free, v_ready,
+    v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group,
+    works,
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+):
+    """One warp: bring the tiles that the consumers read, in their order."""
+    KEY_BYTES: gl.constexpr = BLOCK_N * D * 2
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+    slot = 0
+    phase = 1
+    q_phase = 1
+    next_phase = 1
+    work = gl.program_id(0)
+    while work < works:
+        i_bh = work // row_tiles
+        i = first_row_tile + row_tiles - 1 - work % row_tiles
+        i_b = i_bh // heads
+        i_h = i_bh % heads
+        i_g = i_h // group
+        kind = 0 if i_h <= 1 else 1 if i_h <= 2 else 2
+        first = 0
+        if kind == 0:
+            first = hopper_count_0(i, key_tiles)
+        if kind == 2:
+            first = hopper_count_7(i, key_tiles)
+        # Without a first tile one past all keys is read: zeros, which the consumers forget.
+        j = key_tiles + 1
+        if first > 0:
+            if kind == 0:
+                j = hopper_tile_0(0, i, key_tiles)
+            if kind == 2:
+                j = hopper_tile_7(0, i, key_tiles)
+        bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+        for w in gl.static_range(2):
+            q_place = [i_b, i_h, i * BLOCK_M + w * 64 - q_start, 0]
+            bring(q_desc, q_place, q_ready, q_free, q_smem, w, q_phase, 64 * D * 2)
+        bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+        slot, phase = next_slot(slot, phase, STAGES)
+        for u in range(1, first):
+            j = key_tiles
+            if kind == 0:
+                j = hopper_tile_0(u, i, key_tiles)
+            if kind == 2:
+                j = hopper_tile_7(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 0:
+            many = hopper_count_1(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_1(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 0:
+            many = hopper_count_2(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_2(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_3(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_3(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_4(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_4(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_5(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_5(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_6(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_6(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 2:
+            many = hopper_count_8(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_8(u, i, key_tiles)
+            bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            slot, phase = next_slot(slot, phase, STAGES)
+        q_phase ^= 1
+        if DYNAMIC:
+            work = gl.atomic_add(counter, 1) + gl.num_programs(0)
+            mbarrier.wait(next_free, next_phase)
+            next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
+            mbarrier.arrive(next_ready, count=1)
+            next_phase ^= 1
+        else:
+            work += gl.num_programs(0)
+
+
+@gluon.jit
+def hopper_attend(
+    o_desc, o_ptr, lse_ptr, scale, q_smem, k_smem, v_smem, o_smem, q_ready, q_free,
+    k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start, first_row_tile,
+    row_tiles, heads, group, works,
+    W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
+    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr, O_BY_TMA: gl.constexpr,
+):
+    """One warpgroup: output and log-sum-exp of the rows W * 64 .. W * 64 + 63 of each query tile."""
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
+    ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
+    O_ROWS: gl.constexpr = gl.SliceLayout(1, O_LAYOUT)
+    DTYPE: gl.constexpr = k_smem.dtype
+    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+    slot = 0
+    phase = 0
+    q_phase = 0
+    next_phase = 0
+    work = gl.program_id(0)
+    while work < works:
+        i_bh = work // row_tiles
+        i = first_row_tile + row_tiles - 1 - work % row_tiles
+        i_b = i_bh // heads
+        i_h = i_bh % heads
+        kind = 0 if i_h <= 1 else 1 if i_h <= 2 else 2
+        position = i * BLOCK_M + W * 64
+        first = 0
+        if kind == 0:
+            first = hopper_count_0(i, key_tiles)
+        if kind == 2:
+            first = hopper_count_7(i, key_tiles)
+        # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
+        row_max = gl.full([64], -3.0e38, gl.float32, ROWS)
+        row_sum = gl.zeros([64], gl.float32, ROWS)
+        acc = gl.zeros([64, D], gl.float32, O_LAYOUT)
+        b_q = q_smem.index(W).reshape([64, D])
+        mbarrier.wait(q_ready.index(W), q_phase)
+        mbarrier.wait(k_ready.index(slot), phase)
+        b_s = scores(b_q, k_smem.index(slot).reshape([BLOCK_N, D]), BLOCK_N)
+        b_s = warpgroup_mma_wait(0, deps=[b_s])
+        mbarrier.arrive(k_free.index(slot), count=1)
+        weights, row_max, row_sum, _ = softmaxed(b_s, row_max, row_sum, scale, BLOCK_N, BLOCK_N)
+        # There was no first tile: forget the zeros. Their product with V is 0.
+        row_max = gl.where(first > 0, row_max, -3.0e38)
+        row_sum = gl.where(first > 0, row_sum, 0.0)
+        pairs = packed(weights, BLOCK_N, DTYPE)
+        old_slot = slot
+        old_phase = phase
+        slot, phase = next_slot(slot, phase, STAGES)
+        for _ in range(1, first):
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, 0, True, k_len, scale, -1, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 0:
+            many = hopper_count_1(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_1(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 0, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 0:
+            many = hopper_count_2(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_2(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 1, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_3(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_3(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 2, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_4(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_4(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 3, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_5(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_5(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 3, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 1:
+            many = hopper_count_6(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_6(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 4, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        many = 0
+        if kind == 2:
+            many = hopper_count_8(i, key_tiles)
+        for u in range(many):
+            j = hopper_tile_8(u, i, key_tiles)
+            acc, pairs, row_max, row_sum = hopper_step(
+                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+                old_slot, old_phase, position, j, True, k_len, scale, 0, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            )
+            old_slot = slot
+            old_phase = phase
+            slot, phase = next_slot(slot, phase, STAGES)
+        mbarrier.arrive(q_free.index(W), count=1)
+        q_phase ^= 1
+        mbarrier.wait(v_ready.index(old_slot), old_phase)
+        b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+        acc = last_values(acc, pairs, b_v, 0, 64, DTYPE, P_LAYOUT)
+        acc = warpgroup_mma_wait(0, deps=[acc])
+        mbarrier.arrive(v_free.index(old_slot), count=1)
+
+        total = gl.where(row_sum > 0, row_sum, 1.0)
+        b_lse = gl.where(row_sum > 0, (row_max + gl.log2(total)) * 0.6931471805599453, float("-inf"))
+        gain = 1.0 / total
+        o_m = position + gl.arange(0, 64, ROWS)
+        inside = (o_m >= q_start) & (o_m - q_start < q_len)
+        row = i_bh.to(tl.int64) * q_len + o_m - q_start
+        gl.store(lse_ptr + row, b_lse, mask=inside)
+        b_o = acc * gl.expand_dims(gl.convert_layout(gain, O_ROWS), 1)
+        o_m = position + gl.arange(0, 64, O_ROWS)
+        inside = (o_m >= q_start) & (o_m - q_start < q_len)
+        row = i_bh.to(tl.int64) * q_len + o_m - q_start
+        o_d = gl.arange(0, D, gl.SliceLayout(0, O_LAYOUT))
+        o_place = gl.expand_dims(row, 1) * HEAD_DIM + gl.expand_dims(o_d, 0)
+        o_inside = gl.expand_dims(inside, 1) & gl.expand_dims(o_d < HEAD_DIM, 0)
+        # The copy engine writes no row before the first of the tensor, and skips those past the last.
+        if O_BY_TMA:
+            if position >= q_start:
+                tma.store_wait(0)
+                o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
+                fence_async_shared()
+                o_at = [i_b, i_h, position - q_start, 0]
+                tma.async_copy_shared_to_global(o_desc, o_at, o_smem.index(W))
+            else:
+                gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
+        else:
+            gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
+        if DYNAMIC:
+            mbarrier.wait(next_ready, next_phase)
+            work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+            mbarrier.arrive(next_free, count=1)
+            next_phase ^= 1
+        else:
+            work += gl.num_programs(0)
+    if O_BY_TMA:
+        tma.store_wait(0)
+
+
+@gluon.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "works"])
+def hopper_kernel(
+    q_desc, k_desc, v_desc, o_desc, o_ptr, lse_ptr, counter, scale, q_len, k_len, q_start,
+    heads, group, works,
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr, O_BY_TMA: gl.constexpr,
+):
+    """Output and log-sum-exp of query tiles: two warpgroups multiply, a warp loads."""
+    BLOCK_M: gl.constexpr = 128
+    BLOCK_N: gl.constexpr = 64
+    DTYPE: gl.constexpr = k_desc.dtype
+    first_row_tile = max(q_start, 0) // BLOCK_M
+    row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
+    q_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 64, D], q_desc.layout)
+    k_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, BLOCK_N, D], k_desc.layout)
+    v_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, BLOCK_N, D], v_desc.layout)
+    o_smem = q_smem
+    if O_BY_TMA:
+        o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 64, D], o_desc.layout)
+    q_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    q_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    next_smem = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(next_ready, count=1)
+    mbarrier.init(next_free, count=2)
+    for w in gl.static_range(2):
+        mbarrier.init(q_ready.index(w), count=1)
+        mbarrier.init(q_free.index(w), count=1)
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
+        mbarrier.init(v_ready.index(stage), count=1)
+        mbarrier.init(v_free.index(stage), count=2)
+    fence_async_shared()
+    W_0: gl.constexpr = 0
+    W_1: gl.constexpr = 1
+    gl.warp_specialize(
+        [
+            (hopper_attend, (
+                o_desc, o_ptr, lse_ptr, scale, q_smem, k_smem, v_smem, o_smem, q_ready,
+                q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start,
+                first_row_tile, row_tiles, heads, group, works,
+                W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM, O_BY_TMA,
+            )),
+            (hopper_attend, (
+                o_desc, o_ptr, lse_ptr, scale, q_smem, k_smem, v_smem, o_smem, q_ready,
+                q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start,
+                first_row_tile, row_tiles, heads, group, works,
+                W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM, O_BY_TMA,
+            )),
+            (hopper_bring, (
+                q_desc, k_desc, v_desc, q_smem, k_smem, v_smem, q_ready, q_free, k_ready, k_free,
+                v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile,
+                row_tiles, heads, group, works,
+                BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,
+            )),
+        ],
+        [4, 1],
+        [240, 24],
+    )
+
+
+def hopper_stages(block_n: int, width: int) -> int:
+    """How many key tiles of K and of V there is room for; more than four are of no use."""
+    return max(2, min(4, 32768 // (block_n * width)))
+
+
+@cache
+def hopper_layout(block: tuple[int, ...], dtype: torch.dtype) -> Any:
+    """How a block of this type lies in shared memory."""
+    return gl.NVMMASharedLayout.get_default_for(list(block), gl.bfloat16 if dtype == torch.bfloat16 else gl.float16)
+
+
+def hopper_described(
+    tensor: Tensor, shape: Sequence[int], strides: Sequence[int], block: tuple[int, ...]
+) -> HopperDescriptor:
+    """A tensor as the copy engine reads it, in blocks laid out for the tensor cores."""
+    layout = hopper_layout(block, tensor.dtype)
+    return HopperDescriptor(tensor, list(shape), list(strides), list(block), layout)
+
+
+def hopper_descriptor(tensor: Tensor, rows: int) -> HopperDescriptor:
+    """The same as `tile_descriptor`, for the kernel for Hopper."""
+    width = triton.next_power_of_2(tensor.shape[3])
+    return hopper_described(tensor, tensor.shape, tensor.stride(), (1, 1, rows, width))
+
+
+def hopper_part(
+    run: Callable[..., None],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    q_start: int,
+) -> bool:
+    batch, heads, q_len, head_dim = q.shape
+    k_len = k.shape[2]
+    width = triton.next_power_of_2(head_dim)
+    works = batch * heads * tiles_in(q_start, q_len, 128)
+    if works:
+        run(
+            hopper_kernel,
+            min(works, multiprocessors(q.device)),
+            hopper_descriptor(q, 64),
+            hopper_descriptor(k, 64),
+            hopper_descriptor(v, 64),
+            hopper_descriptor(out, 64),
+            out,
+            lse,
+            torch.zeros(1, dtype=torch.int32, device=q.device),
+            scale * LOG2_E,
+            q_len,
+            k_len,
+            q_start,
+            heads,
+            heads // k.shape[1],
+            works,
+            HEAD_DIM=head_dim,
+            D=width,
+            STAGES=hopper_stages(64, width),
+            DYNAMIC=True,
+            O_BY_TMA=width <= 128,
+            num_warps=4,
+            maxnreg=168,
+        )
+    return works > 0
+
+
+def code_and_loops(text: str) -> tuple[list[str], list[list[str]]]:
+    """The instructions of a disassembly, and those of each innermost loop that multiplies."""
+    places: dict[str, int] = {}
+    code: list[str] = []
+    for line in text.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            places[label[1]] = len(code)
+        if found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            code.append(found[1])
+    branches = [re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", each) for each in code]
+    spans = []
+    for place, branch in enumerate(branches):
+        # A lone branch behind another ends a block that stands aside, not a loop.
+        aside = branch and not code[place].startswith("@") and branches[place - 1]
+        if branch and not aside and places.get(branch[1], len(code)) <= place:
+            spans.append((places[branch[1]], place + 1))
+    spans = [(start, end) for start, end in spans if tally(code[start:end], "HGMMA")]
+    inner = [
+        (start, end)
+        for start, end in spans
+        if not any(start <= a and b <= end and (a, b) != (start, end) for a, b in spans)
+    ]
+    return code, [code[start:end] for start, end in inner]
+
+
+def tally(code: Sequence[str], what: str) -> int:
+    """How many instructions have an opcode that begins so."""
+    return sum(re.search(rf"\b(?:{what})", each) is not None for each in code)
+
+
+def complaints_about(products: int, fences: int, loop_spills: int) -> list[str]:
+    """What is slow, in words; nothing for good code."""
+    found = []
+    if products and fences >= 2 * products:
+        found.append(f"warpgroup products are serialised: {fences} fences for {products} products")
+    if loop_spills:
+        found.append(f"registers are spilled in loops: {loop_spills} accesses to local memory")
+    return found
+
+
+def disassembled(cubin: bytes) -> str:
+    """The machine code of a compiled kernel as text, by the disassembler that Triton ships."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.nvdisasm.path, "-c", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def not_looked_at(why: str) -> None:
+    """Say once that kernels run without the look at their machine code."""
+    warnings.warn(f"the machine code of kernels for Hopper can't be looked at: {why}", RuntimeWarning, stacklevel=3)
+
+
+def complaints(kernel: Any) -> list[str]:
+    """What is slow in a compiled kernel. Kept beside it in Triton's cache: another process need not look again."""
+    try:
+        beside = get_cache_manager(kernel.hash)
+        kept = beside.get_file("complaints.json")
+        if kept is not None:
+            return list(json.loads(Path(kept).read_text(encoding="utf-8")))
+        code, loops = code_and_loops(disassembled(kernel.asm["cubin"]))
+        products = tally(code, "HGMMA")
+        if not products:
+            raise ValueError("no warpgroup product was found in it")
+    # No tool, another Triton: none of it makes the kernel wrong.
+    except Exception as error:
+        not_looked_at(f"{type(error).__name__}: {error}")
+        return []
+    spills = sum(tally(loop, "LDL|STL") for loop in loops)
+    found = complaints_about(products, tally(code, r"WARPGROUP\."), spills)
+    with suppress(OSError):  # a cache that can't be written
+        beside.put(json.dumps(found), "complaints.json", binary=False)
+    return found
+
+
+@cache
+def is_hopper(device: torch.device) -> bool:
+    """Whether a device is a GPU of compute capability 9.0; AMD's numbers mean other ones."""
+    known = device.type == "cuda" and torch.version.hip is None and not INTERPRETED
+    return known and torch.cuda.get_device_capability(device) == (9, 0)
+
+
+def launched(kernel: Any, programs: int, *given: Any, **options: Any) -> None:
+    """Launch a kernel."""
+    kernel[(programs,)](*given, **options)
+
+
+class SlowKernel(RuntimeError):
+    """A kernel was compiled to slow machine code."""
+
+
+def examined(kernel: Any, programs: int, *given: Any, **options: Any) -> None:
+    """Compile a kernel and launch nothing; SlowKernel where the machine code of its products is slow."""
+    compiled = kernel.warmup(*given, grid=(programs,), **options)
+    found = complaints(compiled) if kernel.is_gluon() else []
+    if found:
+        raise SlowKernel(f"{kernel.__name__}: {'; '.join(found)}")
+
+
+@cache
+def has_gluon() -> bool:
+    """Whether this Triton has what the kernels for Hopper are written in; one warning where it has not."""
+    if NO_GLUON:
+        told = f"plain Triton runs in place of the kernels for Hopper, whose language this Triton has not: {NO_GLUON}"
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
+    return not NO_GLUON
+
+
+# Whether a part's kernels for Hopper run, by what their constants follow from: head dim, type and device.
+HOPPER_ROADS: dict[tuple[Any, ...], bool] = {}
+
+
+def ran_on_hopper(part: Callable[..., bool], like: Tensor, *given: Any) -> bool:
+    """Launch a part's kernels for Hopper where they are what runs; False where the plain ones must.
+
+    At the first call for a head dim, type and device they are compiled and their machine code looked at. Whatever
+    speaks against them, an error of the launch too, becomes a warning, and the plain ones run from then on. The first
+    tensor that is given, `like`, has the head dim, type and device of all.
+    """
+    if not is_hopper(like.device) or not has_gluon():
+        return False
+    key = (part, like.shape[3], like.dtype, like.device)
+    if not HOPPER_ROADS.get(key, True):
+        return False
+    try:
+        if key not in HOPPER_ROADS and part(examined, like, *given):
+            HOPPER_ROADS[key] = True
+        part(launched, like, *given)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        HOPPER_ROADS[key] = False
+        warnings.warn(
+            f"{part.__name__} of {PATTERN:.80}, head dim {like.shape[3]}, {like.dtype}: the kernel for Hopper is not "
+            f"used, plain Triton runs instead: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
 def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -1669,7 +2561,8 @@ def launch_forward(
     new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
     out = new(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
-    forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)
+    if cu_seqlens is not None or not ran_on_hopper(hopper_part, q, k, v, out, lse, scale, q_start):
+        forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)
     return out, lse
 
 
@@ -1986,7 +2879,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_90d7c349334f"), mutates_args=())
+@torch.library.custom_op(unused("attention_e00e3388a91c"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2005,7 +2898,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_90d7c349334f"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_e00e3388a91c"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2214,7 +3107,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_90d7c349334f"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_e00e3388a91c"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2243,7 +3136,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_90d7c349334f"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_e00e3388a91c"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2268,7 +3161,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_90d7c349334f"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_e00e3388a91c"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2458,7 +3351,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_90d7c349334f"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_e00e3388a91c"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,7 @@
-"""Every pattern of the library on the GPU, forward and backward, against dense attention in float64."""
+"""Every pattern of the library on the GPU, forward and backward, against dense attention in float64.
+
+On Hopper the default backend runs the kernels for it; the plain ones are tested beside them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from sparsedsl.codegen.build import CompiledAttention
 from sparsedsl.codegen.build import compile as compile_attention
+from sparsedsl.codegen.hopper_choice import Backend
 from sparsedsl.layers import PerHead, Stack
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.catalogue import CATALOGUE
@@ -19,7 +23,7 @@ pytestmark = pytest.mark.gpu
 SHAPES = ((2311, 2311, 1, 64), (517, 4099, 4, 128), (1, 3001, 2, 128))
 # A layer of a stack deep enough to look far.
 LAYER = 9
-_compiled: dict[str, CompiledAttention] = {}
+_compiled: dict[tuple[str, Backend], CompiledAttention] = {}
 
 
 def layer_of(name: str) -> Pattern | PerHead:
@@ -27,8 +31,10 @@ def layer_of(name: str) -> Pattern | PerHead:
     return pattern[min(LAYER, len(pattern) - 1)] if isinstance(pattern, Stack) else pattern
 
 
-def compiled(name: str) -> CompiledAttention:
-    return _compiled.setdefault(name, compile_attention(layer_of(name)))
+def compiled(name: str, backend: Backend = "auto") -> CompiledAttention:
+    if (name, backend) not in _compiled:
+        _compiled[name, backend] = compile_attention(layer_of(name), backend=backend)
+    return _compiled[name, backend]
 
 
 def results(outcome: tuple[Tensor, Tensor], leaves: list[Tensor], weight: Tensor, live: Tensor) -> list[Tensor]:
@@ -44,14 +50,20 @@ def dense_results(tensors: list[Tensor], mask: Tensor, dtype: torch.dtype) -> li
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("dtype", "backend"),
+    [(torch.bfloat16, "auto"), (torch.float16, "auto"), (torch.bfloat16, "triton")],
+    ids=["bf16", "fp16", "bf16, plain"],
+)
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_equals_dense(name: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
+def test_equals_dense(name: str, dtype: torch.dtype, backend: Backend, shape: tuple[int, int, int, int]) -> None:
+    if backend == "triton" and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("the default is the plain kernels here")
     q_len, k_len, share, head_dim = shape
     pattern = layer_of(name)
     heads = len(pattern.heads) if isinstance(pattern, PerHead) else 4
     tensors = random_inputs(heads, heads // share, q_len, k_len, head_dim, dtype, "cuda")
     mask = dense_mask(pattern, heads, q_len, k_len, None).cuda()
     *leaves, weight = (each.detach().requires_grad_() for each in tensors)
-    got = results(compiled(name)(*leaves, return_lse=True), leaves, weight, mask.any(-1))
+    got = results(compiled(name, backend)(*leaves, return_lse=True), leaves, weight, mask.any(-1))
     assert_within_rule(got, dense_results(tensors, mask, torch.float64), dense_results(tensors, mask, dtype))

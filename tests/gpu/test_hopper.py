@@ -1,15 +1,31 @@
-"""The hopper backend against the plain kernels on a GPU, each check in a process of its own: a kernel may hang."""
+"""The kernels for Hopper against the plain ones on a GPU, and that the default backend runs them.
+
+Each comparison is a process of its own: a kernel may hang.
+"""
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
+from torch import Tensor
 
 import sparsedsl as sd
 from benchmarks.hopper import CHECKS, complaint
+from sparsedsl.codegen.build import CompiledAttention
 from sparsedsl.errors import Unsupported
+from sparsedsl.patterns.power import power_attention
+from tests.codegen.oracle import random_inputs
 
 pytestmark = pytest.mark.gpu
+
+PATTERNS = {
+    "window": sd.sliding(1024),
+    "power": power_attention(),
+    "causal": sd.causal(),  # whose query tiles are handed out one by one
+    "two parts": sd.sliding(256) | sd.dilated(256, 16),
+}
 
 
 def is_hopper() -> bool:
@@ -21,6 +37,55 @@ def test_equals_the_plain_kernels(number: int) -> None:
     if not is_hopper():
         pytest.skip("no GPU of compute capability 9.0")
     assert complaint(number) is None
+
+
+def tensors(head_dim: int = 128) -> list[Tensor]:
+    return random_inputs(4, 2, 3001, 3001, head_dim, torch.bfloat16, "cuda")[:3]
+
+
+def module_of(attention: CompiledAttention) -> ModuleType:
+    return attention._modules["half128"]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_default_runs_them_and_nothing_speaks_against_them(name: str) -> None:
+    """A warning would be an error here."""
+    if not is_hopper():
+        pytest.skip("no GPU of compute capability 9.0")
+    attention, forced = sd.compile(PATTERNS[name]), sd.compile(PATTERNS[name], backend="hopper")
+    q, k, v = tensors()
+    assert torch.equal(attention(q, k, v), forced(q, k, v))
+    roads = module_of(attention).HOPPER_ROADS
+    wanted = {"hopper_part_0", "hopper_part_1"} if name == "two parts" else {"hopper_part"}
+    assert {part.__name__: runs for (part, *_), runs in roads.items()} == dict.fromkeys(wanted, True)
+
+
+def test_a_complaint_ends_in_a_warning_and_the_plain_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_hopper():
+        pytest.skip("no GPU of compute capability 9.0")
+    attention, plain = sd.compile(sd.sliding(1111)), sd.compile(sd.sliding(1111), backend="triton")
+    q, k, v = tensors()
+    module = module_of(attention)
+    monkeypatch.setattr(module, "complaints", lambda kernel: ["invented"])
+    with pytest.warns(RuntimeWarning, match="plain Triton runs instead: SlowKernel: hopper_kernel: invented"):
+        first = attention(q, k, v)
+    want = plain(q, k, v)
+    assert torch.equal(first, want)
+    assert torch.equal(attention(q, k, v), want)
+    assert not any(module.HOPPER_ROADS.values())
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_captured_calls_are_replayed(name: str) -> None:
+    attention, (q, k, v) = sd.compile(PATTERNS[name]), tensors()
+    want = attention(q, k, v)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = attention(q, k, v)
+    for _ in range(3):
+        out.zero_()
+        graph.replay()
+        assert torch.equal(out, want)
 
 
 def test_float32_on_a_gpu_is_refused() -> None:
