@@ -1,7 +1,11 @@
-"""Other ways to launch our kernel over caches: key splits, tile width, warps, pipeline stages."""
+"""Other ways to launch our kernel over caches: key splits, tile width, warps, pipeline stages.
+
+python -m benchmarks.decode_variants        # what each takes, compiled for sm_90; needs no GPU
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -10,13 +14,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
 import sparsedsl as sd
-from benchmarks.decode_peers import PATTERNS, Caches, Call, Settings
+from benchmarks.decode_peers import CUDA, PATTERNS, Caches, Call, Settings
 from sparsedsl.codegen.ahead import launches_compile
 from sparsedsl.codegen.build import load
+from sparsedsl.codegen.sass import machine_code
 from sparsedsl.codegen.tiling import TILINGS
 
 
@@ -102,19 +108,40 @@ def call_of(name: str, variant: Variant, caches: Caches) -> Call:
     return attend
 
 
-def compile_ahead(settings: Settings, share: int, shares: int) -> list[Any]:
-    """Compile one share of all variants, and of the kernels over pages, for compute capability 9.0; no GPU is asked.
+def small(settings: Settings) -> Caches:
+    """Caches on the CPU for launches that only compile: sizes are no part of a kernel."""
+    return Caches.random(replace(settings, device="cpu", tokens=4096, sequences=1))
 
-    Sizes of the caches are no part of a kernel, so small ones do.
-    """
-    small = replace(settings, device="cpu", tokens=4096, sequences=1)
-    caches = Caches.random(small)
+
+def compile_ahead(settings: Settings, share: int, shares: int) -> None:
+    """Compile one share of all variants, and of the kernels over pages, for compute capability 9.0; no GPU is asked."""
+    caches = small(settings)
     jobs: list[tuple[str, Variant | None]] = [(name, each) for each in (None, *VARIANTS) for name in PATTERNS]
-    with launches_compile(GPUTarget("cuda", 90, 32)) as kernels:
+    with launches_compile(GPUTarget("cuda", 90, 32)):
         for name, variant in jobs[share::shares]:
             if variant is not None:
                 call_of(name, variant, caches)(slice(0, 1))
                 continue
             pages = (caches.k_pages, caches.v_pages, caches.lengths, caches.page_table)
-            module_of(name, 64).launch_cached(caches.q, *pages, small.head_dim**-0.5, 0)
-    return kernels
+            module_of(name, 64).launch_cached(caches.q, *pages, settings.head_dim**-0.5, 0)
+
+
+def main() -> None:
+    """A line for each pattern and variant."""
+    caches = small(CUDA)
+    print(f"Triton {triton.__version__}, sm_90, head dim {CUDA.head_dim}, bfloat16: nothing here was run or timed.")
+    for name in PATTERNS:
+        for variant in VARIANTS:
+            with launches_compile(GPUTarget("cuda", 90, 32)) as kernels:
+                call_of(name, variant, caches)(slice(0, 1))
+            kernel = kernels[0]
+            code, shared = machine_code(kernel.asm["cubin"]), kernel.metadata.shared
+            copies = len(re.findall(r"cp\.async\.cg", kernel.asm["ptx"]))
+            print(
+                f"{name}, {variant}: {code.registers} registers, {code.spills} accesses to spilled ones, "
+                f"{shared} bytes of shared memory, {copies} asynchronous copies of 16 bytes"
+            )
+
+
+if __name__ == "__main__":
+    main()
