@@ -25,12 +25,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -68,8 +70,14 @@ class Run:
 
         self.options, self.start = options, perf_counter()
         told = {key: value for key, value in vars(options).items() if key != "out"}
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        versions = {
+            "sparsedsl": sd.__version__,
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+            "transformers": transformers.__version__,
+        }
         self.record: dict[str, Any] = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions,
             "options": told,
@@ -159,8 +167,13 @@ def decode(run: Run, model: Any, cache: Any, label: str) -> None:
     expected = tokens_of(step, few)
     plain = repeated(step, few) / few
     advance: Callable[[], object] = step
-    if options.device == "cuda":
-        advance = captured(step)
+    graph = options.device == "cuda"
+    if graph:
+        try:
+            advance = captured(step)
+        except Exception as reason:  # then plain calls are timed, and the record says so
+            graph = False
+            run.record["absences"].append(f"{label}: a step cannot be captured: {first_line(reason)}")
     same = tokens_of(advance, few) == expected
     steps = max(1, min(options.steps, int(options.decode_limit * few / repeated(advance, few))))
     spent = repeated(advance, steps)
@@ -171,6 +184,7 @@ def decode(run: Run, model: Any, cache: Any, label: str) -> None:
         seconds=spent,
         ms_per_step=spent / steps * 1e3,
         tokens_per_s=steps / spent,
+        captured=graph,
         plain_call_ms=plain * 1e3,
         same_tokens_as_plain_calls=same,
         peak_gib=peak_gib(options),
