@@ -1,6 +1,7 @@
 """One new token over a long cache: our kernels beside dense attention and FlexAttention, in one run.
 
     python -m benchmarks.decode --out benchmarks/results/decode_h200.json
+    python -m benchmarks.decode --table benchmarks/results/decode_h200.json
     python -m benchmarks.decode --device cpu        # a rehearsal of the script: tiny, no graphs, no FlexAttention
 
 Run from the root of a checkout, which need not be installed. 131072 cached tokens, 28 query heads on 4 key heads, head
@@ -8,6 +9,11 @@ dim 128, bfloat16. Batch 1 goes through 32 caches in turn, as a model goes throu
 the device must not keep the keys from one call to the next. Each implementation is compared with float64 attention
 over the live keys before it is timed; one that is wrong, or that fails, is not timed. "Bytes" are those of the keys and
 values that the token attends to, "fraction" their rate as a share of a measured copy, which reads and writes.
+
+Kernels are compiled first, in processes side by side. Ours and dense attention are measured before FlexAttention, the
+record is written after every row, and what begins later than --limit seconds after the start is left out: the whole
+takes about a minute. In between, our kernel is launched in other ways (splits of the keys, tiles, warps, stages), whose
+times stand in the record under "variants".
 
 Exit status: 0; 1 if something of ours was wrong; 2 if there is no CUDA device.
 """
@@ -18,150 +24,90 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-from torch.nn.functional import pad, scaled_dot_product_attention
 
 import sparsedsl as sd
+from benchmarks.beforehand import first_line, prepare, within
 from benchmarks.ceilings import copy as copy_rate
+from benchmarks.decode_peers import (
+    CPU,
+    CUDA,
+    DENSE,
+    FLEX,
+    GROUPED,
+    OURS,
+    PAGED,
+    PATTERNS,
+    Caches,
+    Call,
+    Settings,
+    distance,
+    expected,
+    flex,
+    flex_at_once,
+    ours_and_dense,
+)
+from benchmarks.decode_variants import VARIANTS, call_of, compile_ahead
 from benchmarks.record import machine
 from benchmarks.timing import samples
-from sparsedsl.pattern import Pattern
-from sparsedsl.patterns.power import power_attention
 
-OURS, PAGED, DENSE, GROUPED, FLEX = "sparsedsl", "sparsedsl, pages", "dense", "dense, grouped", "FlexAttention"
 FARTHEST = 2e-2  # from float64 attention, relative to its largest value
-Attend = Callable[..., Any]
+PREPARE_S, FLEX_S = 45.0, 25.0  # the most that compiling ahead takes, and each of FlexAttention's cases
+SHARES = 4  # processes that compile ours
+CALLS = 4  # of a large batch in one captured graph, so that the gap between graphs counts little
+WANTED_SHARE, WANTED_FRACTION = 0.8, 0.7
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The shapes of a run."""
+class Run:
+    """What is measured so far, on disk after every change, and the time that is left."""
 
-    device: str
-    tokens: int
-    sequences: int
-    heads: int
-    key_heads: int
-    head_dim: int
-    page_size: int
-    dtype: torch.dtype
-    rounds: int
+    def __init__(self, settings: Settings, out: Path | None, limit_s: float, command: str) -> None:
+        self.settings, self.out, self.end = settings, out, perf_counter() + limit_s
+        self.start = perf_counter()
+        self.record: dict[str, Any] = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "machine": machine(),
+            "versions": {"sparsedsl": sd.__version__, "torch": torch.__version__, "triton": triton.__version__},
+            "settings": {name: str(getattr(settings, name)) for name in Settings.__dataclass_fields__},
+            "copy_gb_per_s": 0.0,
+            "rows": [],
+            "variants": [],
+            "absences": [],
+            "complaints": [],
+        }
 
+    def note(self, kind: str, entry: object) -> None:
+        """Keep an entry, show it and write the record."""
+        self.record[kind].append(entry)
+        self.say(f"{kind}: {entry}")
+        self.write()
 
-CUDA = Settings("cuda", 131072, 32, 28, 4, 128, 64, torch.bfloat16, 10)
-CPU = Settings("cpu", 2048, 3, 8, 2, 32, 64, torch.float32, 2)
+    def write(self) -> None:
+        """The record so far."""
+        if self.out:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
 
+    def say(self, text: str) -> None:
+        """Progress goes to the error stream, with the seconds since the start."""
+        print(f"{perf_counter() - self.start:6.1f} s  {text}", file=sys.stderr, flush=True)
 
-@dataclass(frozen=True, slots=True)
-class Caches:
-    """A query token, keys and values of each sequence, contiguous and the same in shuffled pages."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    k_pages: Tensor
-    v_pages: Tensor
-    page_table: Tensor
-
-    @staticmethod
-    def random(settings: Settings) -> Caches:
-        """Standard normal numbers. Two copies of all keys and values: 17 GB at the settings of a GPU."""
-        torch.manual_seed(0)
-        batch, size = settings.sequences, settings.page_size
-        columns = settings.tokens // size
-        options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype}
-        q = torch.randn(batch, settings.heads, 1, settings.head_dim, **options)
-        shape = (batch, settings.key_heads, settings.tokens, settings.head_dim)
-        order = torch.randperm(batch * columns, device=settings.device)
-        found, pages = [], []
-        for _ in range(2):
-            each = torch.randn(shape, **options)
-            parts = each.unflatten(2, (columns, size)).transpose(1, 2).flatten(0, 1)
-            store = torch.empty_like(parts)
-            store[order] = parts
-            found.append(each)
-            pages.append(store)
-        (k, v), (k_pages, v_pages) = found, pages
-        return Caches(q, k, v, k_pages, v_pages, order.reshape(batch, columns).to(torch.int32))
-
-
-def mask_of(pattern: Pattern, tokens: int) -> Callable[..., Tensor]:
-    """The pattern's last query as a mask of FlexAttention, written by hand."""
-    last = tokens - 1
-    if pattern == power_attention():
-
-        def power(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            distance = last // 256 - k // 256
-            return (distance < 5) | (distance & (distance - 1) == 0) | (k < 256)
-
-        return power
-    return lambda b, h, q, k: last - k < 4096
-
-
-def implementations(pattern: Pattern, caches: Caches, settings: Settings) -> dict[str, Callable[[slice], Tensor]]:
-    """Calls that take a range of sequences."""
-    attention: Attend = sd.compile(pattern)
-    seqlens = torch.full((settings.sequences,), settings.tokens, dtype=torch.int32, device=settings.device)
-
-    def contiguous(own: slice) -> Tensor:
-        out: Tensor = attention(caches.q[own], caches.k[own], caches.v[own], cache_seqlens=seqlens[own])
-        return out
-
-    def paged(own: slice) -> Tensor:
-        tables = {"cache_seqlens": seqlens[own], "page_table": caches.page_table[own]}
-        out: Tensor = attention(caches.q[own], caches.k_pages, caches.v_pages, **tables)
-        return out
-
-    def dense(own: slice) -> Tensor:
-        return scaled_dot_product_attention(caches.q[own], caches.k[own], caches.v[own], enable_gqa=True)
-
-    def grouped(own: slice) -> Tensor:
-        # One token sees every key, so the heads that share a key head may stand as queries of one head.
-        q = caches.q[own].unflatten(1, (settings.key_heads, -1)).squeeze(3)
-        return scaled_dot_product_attention(q, caches.k[own], caches.v[own]).flatten(1, 2).unsqueeze(2)
-
-    calls: dict[str, Callable[[slice], Tensor]] = {OURS: contiguous, PAGED: paged, DENSE: dense, GROUPED: grouped}
-    if settings.device == "cuda":
-        block_mask = create_block_mask(
-            mask_of(pattern, settings.tokens), None, None, 1, settings.tokens, device="cuda", _compile=True
-        )
-        call: Attend = partial(torch.compile(flex_attention, dynamic=False), block_mask=block_mask, enable_gqa=True)
-
-        # Its kernel for decoding takes 1, 2, 4, 8, ... query heads to a key head, and leaves 7 to a slower one: it gets
-        # 8, the last of them zero, made before the clock starts. They are rows of its tile in any case.
-        group = settings.heads // settings.key_heads
-        room = triton.next_power_of_2(group) - group
-        padded = pad(caches.q.unflatten(1, (settings.key_heads, group)), (0, 0, 0, 0, 0, room)).flatten(1, 2)
-
-        def flex(own: slice) -> Tensor:
-            out: Tensor = call(padded[own], caches.k[own], caches.v[own]).unflatten(1, (settings.key_heads, -1))
-            return out[:, :, :group].flatten(1, 2)
-
-        calls[FLEX] = flex
-    return calls
-
-
-def expected(caches: Caches, live: Tensor, own: slice) -> Tensor:
-    """Attention over the live keys in float64."""
-    q, k, v = caches.q[own].double(), caches.k[own][:, :, live].double(), caches.v[own][:, :, live].double()
-    scores = q.unflatten(1, (k.shape[1], -1)).squeeze(3) @ k.mT * q.shape[3] ** -0.5
-    return (torch.softmax(scores, -1) @ v).flatten(1, 2).unsqueeze(2)
-
-
-def distance(got: Tensor, want: Tensor) -> float:
-    """The largest difference, relative to the largest value; infinite where a number is missing."""
-    error = ((got.double() - want).abs().amax() / want.abs().amax()).item()
-    return error if error == error else float("inf")
+    def late(self, what: str) -> bool:
+        """Whether the time is up; what is left out for it is named."""
+        if perf_counter() < self.end:
+            return False
+        self.note("absences", f"{what}: the time was up")
+        return True
 
 
 def graphed(call: Callable[[], object]) -> Callable[[], object]:
@@ -177,68 +123,129 @@ def graphed(call: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def measure(name: str, pattern: Pattern, caches: Caches, settings: Settings, copied: float) -> list[dict[str, object]]:
-    """The rows of one pattern: every batch size and implementation."""
-    live = torch.from_numpy(pattern.dense(1, settings.tokens)[0].nonzero()[0]).to(settings.device)
-    everything = torch.arange(settings.tokens, device=settings.device)
-    rows: list[dict[str, object]] = []
-    calls = implementations(pattern, caches, settings)
-    first = slice(0, 1)
-    right: dict[str, float] = {}
-    for peer, call in calls.items():
+def turns_of(batch: int, settings: Settings) -> list[slice]:
+    """The ranges of sequences that one sample goes through."""
+    found = [slice(first, first + batch) for first in range(0, settings.sequences, batch)]
+    return found if len(found) > 1 else found * CALLS
+
+
+def timed(call: Call, turns: Sequence[slice], settings: Settings, *, graph: bool) -> float:
+    """The median time of one call, in milliseconds."""
+
+    def each() -> None:
+        for own in turns:
+            call(own)
+
+    sample = graphed(each) if graph else each
+    return median(samples({"": sample}, rounds=settings.rounds, cuda=settings.cuda)[""]) / len(turns)
+
+
+def measure(run: Run, name: str, peer: str, call: Call, batch: int, caches: Caches) -> None:
+    """One row: check on the first sequence, time plain calls and captured ones."""
+    settings = run.settings
+    keys = torch.arange(settings.tokens, device=settings.device)
+    if peer not in (DENSE, GROUPED):
+        keys = torch.from_numpy(PATTERNS[name].dense(1, settings.tokens)[0].nonzero()[0]).to(settings.device)
+    first = call(slice(0, batch))[:1]
+    error = distance(first, expected(caches, keys, slice(0, 1)))
+    if not error <= FARTHEST:
+        run.note("complaints", f"{name}, batch {batch}: {peer} is {error:.1e} from float64 attention")
+        return
+    turns = turns_of(batch, settings)
+    plain = timed(call, turns, settings, graph=False)
+    graph: float | None = None
+    if settings.cuda:
         try:
-            read = everything if peer in (DENSE, GROUPED) else live
-            right[peer] = distance(call(first), expected(caches, read, first))
-        except Exception as failure:  # a peer that this version cannot run is left out, and said so
-            say(f"{name}: {peer} fails: {str(failure).splitlines()[0]}")
-    for peer, error in right.items():
-        if error > FARTHEST:
-            say(f"WRONG: {name}: {peer} is {error:.1e} from float64 attention")
-    right = {peer: error for peer, error in right.items() if error <= FARTHEST}
-    for batch in (1, settings.sequences):
-        turns = [slice(number, number + batch) for number in range(0, settings.sequences, batch)]
-        bound: dict[str, Callable[[], object]] = {peer: partial(_each, calls[peer], turns) for peer in right}
-        plain = _timed(bound, settings)
-        replays: dict[str, Callable[[], object]] = {}
-        for peer, each in bound.items() if settings.device == "cuda" else ():
-            try:
-                replays[peer] = graphed(each)
-            except Exception as failure:  # as above
-                say(f"{name}: {peer} cannot be captured: {str(failure).splitlines()[0]}")
-        graphs = _timed(replays, settings)
-        for peer in bound:
-            keys = settings.tokens if peer in (DENSE, GROUPED) else len(live)
-            size = batch * keys * 2 * settings.key_heads * settings.head_dim * settings.dtype.itemsize
-            ms = min(graphs.get(peer, float("inf")), plain[peer]) / len(turns)
-            rate = size / ms / 1e6
-            rows.append(
-                {
-                    "pattern": name,
-                    "batch": batch,
-                    "peer": peer,
-                    "ms": round(plain[peer] / len(turns), 4),
-                    "graph_ms": round(graphs[peer] / len(turns), 4) if peer in graphs else None,
-                    "keys": keys,
-                    "bytes": size,
-                    "gb_per_s": round(rate, 1),
-                    "fraction_of_copy": round(rate / copied, 3) if copied else None,
-                    "error": right[peer],
-                }
-            )
-    return rows
+            graph = timed(call, turns, settings, graph=True)
+        except Exception as reason:  # what can't be captured is timed as it is
+            run.note("absences", f"{name}, batch {batch}: {peer} cannot be captured: {first_line(reason)}")
+    size = batch * len(keys) * 2 * settings.key_heads * settings.head_dim * settings.dtype.itemsize
+    rate = size / min(plain, graph or plain) / 1e6
+    copied = run.record["copy_gb_per_s"]
+    row = {
+        "pattern": name,
+        "batch": batch,
+        "peer": peer,
+        "ms": round(plain, 4),
+        "graph_ms": round(graph, 4) if graph else None,
+        "keys": len(keys),
+        "bytes": size,
+        "gb_per_s": round(rate, 1),
+        "fraction_of_copy": round(rate / copied, 3) if copied else None,
+        "error": error,
+    }
+    run.note("rows", row)
 
 
-def _each(call: Callable[[slice], Tensor], turns: Sequence[slice]) -> None:
-    for own in turns:
-        call(own)
+def measure_variant(run: Run, name: str, number: int, caches: Caches, want: Tensor) -> None:
+    """Our kernel over all sequences, launched in another way."""
+    settings, variant = run.settings, VARIANTS[number]
+    call, all_of_them = call_of(name, variant, caches), slice(0, settings.sequences)
+    error = distance(call(all_of_them), want)
+    if not error <= FARTHEST:
+        run.note("complaints", f"{name}, {variant}: {error:.1e} from the kernel as it is built")
+        return
+    ms = timed(call, [all_of_them] * CALLS, settings, graph=settings.cuda)
+    run.note("variants", {"pattern": name, "variant": str(variant), "ms": round(ms, 4)})
 
 
-def _timed(calls: dict[str, Callable[[], object]], settings: Settings) -> dict[str, float]:
-    """Medians in milliseconds."""
-    if not calls:
-        return {}
-    found = samples(calls, rounds=settings.rounds, cuda=settings.device == "cuda")
-    return {peer: median(times) for peer, times in found.items()}
+def attempt(run: Run, what: str, body: Callable[[], object], seconds: float) -> None:
+    """Run the body if there is time; whatever goes wrong in it is noted, and no more."""
+    if run.late(what):
+        return
+    try:
+        with within(min(seconds, run.end - perf_counter())):
+            body()
+    except Exception as reason:  # a peer that this version can't run is left out, and said so
+        run.note("absences", f"{what}: {first_line(reason)}")
+
+
+def measure_all(run: Run) -> None:
+    """Ours and dense attention; the variants; FlexAttention."""
+    settings = run.settings
+    if settings.cuda:
+        jobs = [f"ours {number} {SHARES}" for number in range(SHARES)]
+        jobs += [f"flex {name} {batch}" for name in PATTERNS for batch in (1, flex_at_once(settings))]
+        for text in prepare("benchmarks.decode", jobs, limit_s=PREPARE_S):
+            run.say(f"not compiled ahead: {text}")
+        rate: Any = copy_rate()["terabytes_per_s"]
+        run.record["copy_gb_per_s"] = 1e3 * rate
+    caches = Caches.random(settings)
+    run.say("caches are filled")
+    batches = (1, settings.sequences)
+    for name, pattern in PATTERNS.items():
+        for peer, call in ours_and_dense(pattern, caches, settings).items():
+            for batch in batches:
+                what = f"{name}, batch {batch}: {peer}"
+                attempt(run, what, partial(measure, run, name, peer, call, batch, caches), 30.0)
+    if not settings.cuda:
+        return
+    for name, pattern in PATTERNS.items():
+        want = ours_and_dense(pattern, caches, settings)[OURS](slice(0, settings.sequences)).double()
+        for number, variant in enumerate(VARIANTS):
+            attempt(run, f"{name}, {variant}", partial(measure_variant, run, name, number, caches, want), 15.0)
+    for name in PATTERNS:
+        torch._dynamo.reset()  # no shape of the last pattern may come back as a dynamic one
+        for batch in batches:
+            body = partial(measure_flex, run, name, batch, caches)
+            attempt(run, f"{name}, batch {batch}: {FLEX}", body, FLEX_S)
+
+
+def measure_flex(run: Run, name: str, batch: int, caches: Caches) -> None:
+    """One row of FlexAttention, compiled for this batch alone."""
+    measure(run, name, FLEX, flex(name, caches, run.settings), batch, caches)
+
+
+def prepare_job(words: Sequence[str], settings: Settings) -> None:
+    """One of the jobs of `measure_all`, in a process of its own."""
+    with torch.no_grad():
+        if words[0] == "ours":
+            compile_ahead(settings, int(words[1]), int(words[2]))
+            return
+        name, batch = words[1], int(words[2])
+        caches = Caches.random(settings, paged=False)
+        flex(name, caches, settings)(slice(0, batch))
+        torch.cuda.synchronize()
 
 
 def table(record: dict[str, Any]) -> str:
@@ -246,56 +253,77 @@ def table(record: dict[str, Any]) -> str:
     ours = {(row["pattern"], row["batch"]): row for row in record["rows"] if row["peer"] == OURS}
     head = ("pattern", "batch", "by", "ms", "graph ms", "keys", "MB", "GB/s", "of copy", "ours faster", "keys / ours")
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * 3}{' ---: |' * 8}"]
-    for row in record["rows"]:
+    for row in sorted(record["rows"], key=lambda row: (row["pattern"], row["batch"])):
         own = ours.get((row["pattern"], row["batch"]))
         faster, keys = "–", "–"
         if own:
-            both = row["graph_ms"] and own["graph_ms"]
-            faster = f"{row['graph_ms'] / own['graph_ms'] if both else row['ms'] / own['ms']:.2f}"
-            keys = f"{row['keys'] / own['keys']:.1f}"
+            faster, keys = f"{_best(row) / _best(own):.2f}", f"{row['keys'] / own['keys']:.1f}"
         cells = (row["pattern"], row["batch"], row["peer"], row["ms"], row["graph_ms"] or "–", row["keys"])
         rates = (f"{row['bytes'] / 1e6:.1f}", row["gb_per_s"], row["fraction_of_copy"] or "–", faster, keys)
         lines.append(f"| {' | '.join(map(str, (*cells, *rates)))} |")
+    if record["variants"]:
+        lines += ["", "| pattern | our kernel over all sequences | graph ms |", "| --- | --- | ---: |"]
+        for each in sorted(record["variants"], key=lambda each: (each["pattern"], each["ms"])):
+            lines.append(f"| {each['pattern']} | {each['variant']} | {each['ms']} |")
     copied = f"copy {record['copy_gb_per_s']:.0f} GB/s; " if record["copy_gb_per_s"] else ""
-    return "\n".join(
-        [*lines, "", f"{record['machine']['device']}; {copied}{record['date'][:10]}; `{record['command']}`."]
-    )
+    where = f"{record['machine']['device']}; {copied}{record['date'][:10]}; `{record['command']}`."
+    return "\n".join([*lines, "", *targets(record), *record["absences"], *record["complaints"], where])
 
 
-def say(text: str) -> None:
-    """Progress and complaints go to the error stream."""
-    print(text, file=sys.stderr, flush=True)
+def targets(record: dict[str, Any]) -> list[str]:
+    """For the larger batch: the gain over the faster dense form against the ratio of the keys, and the bandwidth."""
+    found = []
+    batch = max((row["batch"] for row in record["rows"]), default=0)
+    for name in PATTERNS:
+        rows = {row["peer"]: row for row in record["rows"] if (row["pattern"], row["batch"]) == (name, batch)}
+        dense = [rows[peer] for peer in (DENSE, GROUPED) if peer in rows]
+        own = rows.get(OURS)
+        if not own or not dense:
+            continue
+        fewer, gain = dense[0]["keys"] / own["keys"], min(map(_best, dense)) / _best(own)
+        found.append(
+            f"{name}, batch {batch}: {fewer:.1f} x fewer keys, {gain:.1f} x faster than dense: {gain / fewer:.2f} of "
+            f"it (wanted {WANTED_SHARE}); {own['fraction_of_copy']} of the copy's rate (wanted {WANTED_FRACTION})."
+        )
+    return found
+
+
+def _best(row: dict[str, Any]) -> float:
+    return float(min(row["ms"], row["graph_ms"] or row["ms"]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write the record, print the table; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every number as JSON")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of a JSON file, measure nothing")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--limit", type=float, default=105.0, metavar="S", help="begin nothing after so many seconds")
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    if options.table:
+        print(table(json.loads(options.table.read_text(encoding="utf-8"))))
+        return 0
     settings = CUDA if options.device == "cuda" else CPU
-    if options.device == "cuda" and not torch.cuda.is_available():
-        say("The benchmark needs a CUDA device and finds none. --device cpu rehearses the script without one.")
+    if options.prepare and options.prepare.startswith("ours"):
+        prepare_job(options.prepare.split(), settings)
+        return 0
+    if settings.cuda and not torch.cuda.is_available():
+        message = "The benchmark needs a CUDA device and finds none. --device cpu rehearses the script without one."
+        print(message, file=sys.stderr)
         return 2
-    copied = 1e3 * float(copy_rate()["terabytes_per_s"]) if options.device == "cuda" else 0.0  # type: ignore[arg-type]
-    record: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m benchmarks.decode", *(sys.argv[1:] if arguments is None else arguments)]),
-        "machine": machine(),
-        "versions": {"sparsedsl": sd.__version__, "torch": torch.__version__, "triton": triton.__version__},
-        "settings": {name: str(getattr(settings, name)) for name in Settings.__dataclass_fields__},
-        "copy_gb_per_s": copied,
-        "rows": [],
-    }
+    if options.prepare:
+        prepare_job(options.prepare.split(), settings)
+        return 0
+    run = Run(settings, options.out, options.limit, " ".join(["python -m benchmarks.decode", *words]))
     with torch.no_grad():
-        caches = Caches.random(settings)
-        for name, pattern in (("power_attention()", power_attention()), ("sliding(4096)", sd.sliding(4096))):
-            record["rows"] += measure(name, pattern, caches, settings, copied)
-            if options.out:
-                options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(table(record))
-    found = {(row["pattern"], row["batch"], row["peer"]) for row in record["rows"]}
-    return 0 if len([each for each in found if each[2] in (OURS, PAGED)]) == 8 else 1
+        measure_all(run)
+    run.write()
+    print(table(run.record))
+    wanted = [(name, batch, peer) for name in PATTERNS for batch in (1, settings.sequences) for peer in (OURS, PAGED)]
+    found = [(row["pattern"], row["batch"], row["peer"]) for row in run.record["rows"]]
+    return 0 if not run.record["complaints"] and not {*wanted} - {*found} else 1
 
 
 if __name__ == "__main__":

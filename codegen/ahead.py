@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from sparsedsl.codegen.ahead_calls import LAUNCHES, Calls, Sample
 from sparsedsl.codegen.build import imported
 
 # Enough queries and keys for every kernel of a module to have a tile, in every residue class too.
@@ -24,11 +25,16 @@ LENGTH = 4096
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Kernels to compile ahead: for a compute capability (90 for sm_90), a type and a head dimension."""
+    """Kernels to compile ahead: for a compute capability (90 for sm_90), a type and a head dimension.
+
+    `calls` are those whose kernels are wanted, `page_sizes` those of the caches among them that come in pages.
+    """
 
     arch: int
     dtype: torch.dtype
     head_dim: int
+    calls: tuple[Calls, ...] = ("ordinary",)
+    page_sizes: tuple[int, ...] = ()
 
 
 def compile_into(folder: Path, wanted: Ahead, file: Path) -> None:
@@ -40,11 +46,26 @@ def compile_into(folder: Path, wanted: Ahead, file: Path) -> None:
     module = imported(f"sparsedsl_ahead_{file.stem}", file)
     folder.mkdir(exist_ok=True)
     with cached_in(folder):
-        compiled_ahead(module, wanted.arch, dtype=wanted.dtype, head_dim=wanted.head_dim)
+        compiled_ahead(
+            module,
+            wanted.arch,
+            dtype=wanted.dtype,
+            head_dim=wanted.head_dim,
+            calls=wanted.calls,
+            page_sizes=wanted.page_sizes,
+        )
 
 
-def compiled_ahead(module: ModuleType, arch: int, *, dtype: torch.dtype, head_dim: int) -> list[Any]:
-    """The kernels that a forward and a backward call launch on a GPU of compute capability `arch` (90 for sm_90).
+def compiled_ahead(
+    module: ModuleType,
+    arch: int,
+    *,
+    dtype: torch.dtype,
+    head_dim: int,
+    calls: Sequence[Calls] = ("ordinary",),
+    page_sizes: Sequence[int] = (),
+) -> list[Any]:
+    """The kernels that these calls launch on a GPU of compute capability `arch` (90 for sm_90).
 
     On 90 those for Hopper come with the plain ones, which packed documents need there too. Machine code that speaks
     against one is a RuntimeWarning, and will be where it should run.
@@ -59,10 +80,11 @@ def compiled_ahead(module: ModuleType, arch: int, *, dtype: torch.dtype, head_di
     """
     q, k, v = (torch.zeros(1, heads, LENGTH, head_dim, dtype=dtype) for heads in (module.HEADS or 2, 1, 1))
     with launches_compile(GPUTarget("cuda", arch, 32)) as kernels:
-        for special in (False, True):
-            with on_hopper(module, special and arch == 90):
-                out, lse = module.launch_forward(q, k, v, 1.0, 0)
-                module.launch_backward(out, lse, q, k, v, out, lse, 1.0, 0)
+        for call in calls:
+            LAUNCHES[call](module, Sample(q, k, v, page_sizes))
+        if "ordinary" in calls and arch == 90:
+            with on_hopper(module, True):
+                LAUNCHES["ordinary"](module, Sample(q, k, v, page_sizes))
     return kernels
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.hopper_choice import BACKENDS, Backend, hopper_type
+from sparsedsl.codegen.overwrite import may_replace
 from sparsedsl.codegen.tiling import SMALL_TILINGS, TILINGS, Tiling, tiling_for, tilings_here
 from sparsedsl.codegen.tuned import read_tiles
 from sparsedsl.errors import StateMismatch, UnknownName, Unsupported, WrongType, shown
@@ -195,7 +196,7 @@ def compile(
 
     Cost
         Tens of milliseconds a pattern; Triton compiles a kernel at the first call for a head dim and type. No length
-        enters: a new length compiles nothing, but for calls of few queries, which have kernels of their own.
+        enters: a new length compiles nothing.
     Raises
         WrongType: not a pattern. Unsupported: a Stack, which has a pattern for each layer.
         NoNormalForm: the pattern has no closed form in tiles.
@@ -216,15 +217,19 @@ def build_module(
     tiling: str | None = None,
     backend: Backend = "auto",
     tiles: str | Path | Tiling | None = None,
+    force: bool = False,
 ) -> Path:
     """Write the stand-alone module of a pattern; it imports torch and triton only.
 
-    `tiles` is a file of `sparsedsl tune`; the module is then for its head dims and type.
+    `tiles` is a file of `sparsedsl tune`; the module is then for its head dims and type. A file that no build wrote is
+    replaced with `force` alone.
 
     Raises
-        The errors of `compile`; OSError where the file can't be written.
+        The errors of `compile`; WrongValue: the file is not from a build; OSError where it can't be written.
     """
     target = Path(path)
+    if not force:
+        may_replace(target)
     measured = _read(tiles)
     chosen = measured or TILINGS[0] if tiling is None else tiling_named(tiling)
     (chosen,) = with_tiles([chosen], measured)

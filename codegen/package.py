@@ -11,6 +11,7 @@ from sparsedsl.codegen.build import backend_named
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.header import LICENCE, MARK
 from sparsedsl.codegen.hopper_choice import Backend
+from sparsedsl.codegen.overwrite import is_ours
 from sparsedsl.codegen.templates import filled
 from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
 from sparsedsl.errors import OutOfRange, WrongValue
@@ -43,7 +44,7 @@ ${patterns})
 MODULES = (
 ${modules})
 
-__all__ = ["LAYERS", "MODULES", "PATTERNS", "attention"]
+__all__ = ["LAYERS", "MODULES", "PATTERNS", "attention", "check_layers"]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, layer: int = 0, **options) -> Tensor | tuple[Tensor, Tensor]:
@@ -71,6 +72,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, layer: int = 0, **options) -> 
                 chosen = modules
                 break
     return chosen[layer % len(PATTERNS)].attention(q, k, v, **options)
+
+
+def check_layers(layers: int) -> None:
+    """Raise ValueError unless a model has as many layers as this package: for where the model is made."""
+    if layers != LAYERS:
+        raise ${first}.InputError(
+            "LayerMismatch",
+            "the model and these kernels disagree on the number of layers",
+            f"a model of {layers} layers, kernels for {LAYERS}",
+            "one pattern for each layer of the model",
+            f"sparsedsl build with cycle([...], layers={layers})",
+        )
 ${offer}'''
 
 KERNEL_IMPORTS = """
@@ -121,11 +134,14 @@ def build_package(
     tilings: Sequence[Tiling] = TILINGS,
     backend: Backend = "auto",
     ahead: Sequence[Ahead] = (),
+    force: bool = False,
 ) -> Path:
     """Write a package with a module for each layer's pattern and each tiling, and an `attention` that picks one.
 
     The files are the same bytes each time. Files of an earlier build of the folder are replaced, and removed where
-    this build has no such file. `ahead` names GPUs, types and head dims whose kernels are compiled into the package.
+    this build has no such file. Where the folder holds anything else, nothing is written; with `force` it is, and what
+    no build wrote stays, but for files of the same name. `ahead` names GPUs, types and head dims whose kernels are
+    compiled into the package.
 
     Cost
         Tens of milliseconds for each module; seconds for each kernel compiled ahead.
@@ -166,7 +182,7 @@ def build_package(
         for tiling in tilings:
             files[f"{_module(number, tiling)}.py"] = emit(each, tiling, backend)
     modules = [(each, _tiling_of(each, tilings)) for each in ahead]
-    old = _earlier(target)
+    old = _earlier(target, force)
     target.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_whole(target / name, text)
@@ -200,24 +216,24 @@ def _module(number: int, tiling: Tiling) -> str:
     return f"pattern_{number}_{tiling.name}"
 
 
-def _earlier(folder: Path) -> set[str]:
-    """The files of an earlier build; an error where the folder holds anything else."""
+def _earlier(folder: Path, force: bool) -> set[str]:
+    """The files of an earlier build; an error where the folder holds anything else, unless `force`."""
     if not folder.is_dir():
         return set()
     names = {each.name for each in folder.iterdir()} - {"__pycache__"}
-    marked = {name for name in names if name.endswith(".py") and MARK in (folder / name).read_text("utf-8")[:4096]}
+    marked = {name for name in names if name.endswith(".py") and (folder / name).is_file() and is_ours(folder / name)}
     compiled = (folder / KERNELS).rglob("*.*")
     ours = {"py.typed"} | ({KERNELS} if all(each.suffix in (".cubin", ".json") for each in compiled) else set())
     foreign = sorted(names - marked - ours)
-    if foreign:
+    if foreign and not force:
         raise WrongValue(
             "the folder holds files that are not from a build",
             where=f"-o {folder}",
             got=", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else ""),
             expected="a new folder, an empty one, or one that an earlier build wrote",
-            hint=f"-o {folder}/kernels/",
+            hint=f"-o {folder}/kernels/, or --force to write beside them",
         )
-    return names - ours
+    return marked
 
 
 def _init(patterns: Sequence[Layer], layers: int, tilings: Sequence[Tiling], backend: Backend, compiled: bool) -> str:

@@ -40,6 +40,12 @@ def declare(commands: Commands) -> None:
         metavar="ARCHS",
         help="compile the kernels of a package for these GPUs, such as sm_90 or sm_80,sm_90; needs no GPU",
     )
+    parser.add_argument(
+        "--calls",
+        metavar="KINDS",
+        help="compiled by --aot: ordinary (default), packed, cached, several with commas between",
+    )
+    parser.add_argument("--page-size", type=int, action="append", metavar="N", help="of cached calls; default none")
     parser.add_argument("--head-dim", type=int, action="append", metavar="D", help="compiled by --aot; default 128")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="compiled by --aot; default bf16")
     parser.add_argument(
@@ -52,6 +58,7 @@ def declare(commands: Commands) -> None:
     parser.add_argument(
         "--tiles", metavar="FILE", help="tiles measured by sparsedsl tune, for their head dims and type"
     )
+    parser.add_argument("--force", action="store_true", help="write also where files stand that no build wrote")
     parser.set_defaults(run=run)
 
 
@@ -84,10 +91,19 @@ def run(options: argparse.Namespace) -> int:
         with working("emitting"):
             if a_module:
                 tiling = names[0] if names else None
-                build_module(pattern, options.output, tiling=tiling, backend=options.backend, tiles=tiles)
+                build_module(
+                    pattern, options.output, tiling=tiling, backend=options.backend, tiles=tiles, force=options.force
+                )
             else:
                 tilings = with_tiles([tiling_named(name) for name in names] or TILINGS, tiles)
-                build_package(pattern, options.output, tilings=tilings, backend=options.backend, ahead=_ahead(options))
+                build_package(
+                    pattern,
+                    options.output,
+                    tilings=tilings,
+                    backend=options.backend,
+                    ahead=_ahead(options),
+                    force=options.force,
+                )
     except OSError as error:
         raise WrongValue(
             "the kernels can't be written",
@@ -106,6 +122,7 @@ def _ahead(options: argparse.Namespace) -> list[Ahead]:
     import torch
 
     from sparsedsl.codegen.ahead import Ahead
+    from sparsedsl.codegen.ahead_calls import CALLS
 
     names = options.aot.split(",")
     if not all(re.fullmatch(r"sm_\d{2,3}", name) for name in names):
@@ -115,8 +132,23 @@ def _ahead(options: argparse.Namespace) -> list[Ahead]:
             expected="sm_ and a compute capability, several with commas between",
             hint="--aot sm_90",
         )
+    wanted = (options.calls or CALLS[0]).split(",")
+    if not {*wanted} <= {*CALLS}:
+        raise WrongValue(
+            "no such kind of call",
+            got=f"--calls {options.calls}",
+            expected=f"of {', '.join(CALLS)}, several with commas between",
+            hint=f"--calls {','.join(CALLS)}",
+        )
+    calls = tuple(call for call in CALLS if call in wanted)
     return [
-        Ahead(int(name.removeprefix("sm_")), getattr(torch, DTYPES[dtype]), head_dim)
+        Ahead(
+            int(name.removeprefix("sm_")),
+            getattr(torch, DTYPES[dtype]),
+            head_dim,
+            calls,
+            tuple(options.page_size or ()),
+        )
         for name in names
         for dtype in options.dtype or ["bf16"]
         for head_dim in options.head_dim or [128]

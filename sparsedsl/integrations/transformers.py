@@ -36,6 +36,9 @@ CHANGES_NOTHING = (
     "return_dict",
     "use_cache",
 )
+# New tokens up to this many read a static cache as far as the device says that it is filled, and no value is read. More
+# are a prefill, for which reading one number is cheaper than the kernels for caches.
+FEW_TOKENS = 16
 
 
 def register(
@@ -86,6 +89,8 @@ def register(
         plain = mask_function is causal_mask_function and attention_mask is None and kv_offset == 0
         if plain and isinstance(q_offset, int) and kv_length == q_offset + q_length:
             return None
+        if plain and isinstance(q_offset, Tensor) and q_length <= FEW_TOKENS and not torch.is_grad_enabled():
+            return keys_in_use(q_offset + q_length, batch_size)
         found: Tensor | None = spans_untraced(
             batch_size=batch_size,
             q_length=q_length,
@@ -115,6 +120,9 @@ def register(
         documents = cu_seqlens(module, query, key, others.get("cu_seq_lens_q"), others.get("cu_seq_lens_k"))
         if attention_mask is None and sliding_window is None:
             out = layers.plain[layer](query, key, value, scale=scaling, cu_seqlens=documents)
+        elif attention_mask is not None and attention_mask.dtype == torch.int32:
+            attn = layers.plain[layer] if sliding_window is None else layers.windowed(layer, sliding_window)
+            out = attn(query, key, value, scale=scaling, cache_seqlens=attention_mask.flatten())
         else:
             out = attend_spans(layers, layer, query, key, value, attention_mask, scaling, sliding_window, documents)
         return out.transpose(1, 2).contiguous(), None
@@ -170,6 +178,19 @@ class Layers:
             expected=f"a pattern inside sliding({window}), or word on what to do",
             hint='register(..., window="intersect"), or sliding_window=None in the config',
         )
+
+
+def keys_in_use(length: Tensor, batch_size: int) -> Tensor:
+    """The keys that a static cache will hold, one number for all its rows and on the device.
+
+    Four dimensions, because transformers passes a 4-D mask on as it is; int32, which no span is.
+
+    Example
+        >>> keys_in_use(torch.tensor(7), 2).flatten()
+        tensor([7, 7], dtype=torch.int32)
+
+    """
+    return length.to(torch.int32).reshape(1, 1, 1, 1).expand(batch_size, 1, 1, 1)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

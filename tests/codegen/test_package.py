@@ -14,6 +14,7 @@ import torch
 
 import sparsedsl as sd
 from sparsedsl import errors
+from sparsedsl.codegen.build import build_module
 from sparsedsl.codegen.package import build_package
 from sparsedsl.codegen.tiling import TILINGS
 from tests.codegen.oracle import dense_attention, dense_mask
@@ -57,6 +58,9 @@ def test_each_layer_has_its_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for wrong in (7, -1, "0", True):
         with pytest.raises(ValueError, match=r"OutOfRange: there is no such layer(.|\n)*0 <= layer < 7"):
             kernels.attention(q, k, v, layer=wrong)
+    kernels.check_layers(7)
+    with pytest.raises(ValueError, match=r"LayerMismatch: (.|\n)*a model of 28 layers, kernels for 7"):
+        kernels.check_layers(28)
     with pytest.raises(ValueError, match="q is no tensor"):
         kernels.attention(None, k, v)
 
@@ -101,9 +105,27 @@ def test_an_earlier_build_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert [*files(folder)] == ["__init__.py", "pattern_0_half128.py", "py.typed"]
     (folder / "mine.py").write_text("mine = 1\n")
     before = files(folder)
-    with pytest.raises(errors.WrongValue, match=r"not from a build(.|\n)*mine\.py"):
+    with pytest.raises(errors.WrongValue, match=r"not from a build(.|\n)*mine\.py(.|\n)*--force"):
         build_package(FAR, folder)
     assert files(folder) == before
+    build_package(FAR, folder, tilings=TILINGS[1:2], force=True)
+    assert [*files(folder)] == ["__init__.py", "mine.py", "pattern_0_half256.py", "py.typed"]
+    assert (folder / "mine.py").read_text() == "mine = 1\n"
+
+
+def test_a_module_replaces_a_build_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "attention.py"
+    file.write_text("")
+    build_module(NEAR, file)
+    first = file.read_text()
+    build_module(FAR, file)
+    assert file.read_text() != first
+    file.write_bytes(b"\xff mine")
+    with pytest.raises(errors.WrongValue, match=r"not from a build, and would be lost(.|\n)*--force"):
+        build_module(NEAR, file)
+    assert file.read_bytes() == b"\xff mine"
+    build_module(NEAR, file, force=True)
+    assert file.read_text() == first
 
 
 # Launches as on the GPU that the package was built for, in another process; says which kernels Triton found.
@@ -121,6 +143,32 @@ module.disassembled = None  # nor is any machine code looked at again
 compiled_ahead(module, 90, dtype=torch.bfloat16, head_dim=64)
 assert list(module.HOPPER_ROADS.values()) == [True]
 print(sorted(hits))
+"""
+
+
+# Calls over caches of other lengths, batches and numbers of pages, and of few queries without a cache.
+LAUNCH_CACHED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+import kernels_ahead
+from sparsedsl.codegen.ahead import launches_compile
+hits = []
+knobs.compilation.listener = lambda *, cache_hit, metadata, **_: hits.append((metadata["name"], cache_hit))
+(module,) = kernels_ahead.MODULES[0][2]
+half = {"dtype": torch.bfloat16}
+with launches_compile(GPUTarget("cuda", 90, 32)):
+    for batch, queries, keys in ((3, 1, 768), (1, 9, 64), (2, 100, 5008), (5, 40, 48)):
+        q, k = torch.zeros(batch, 6, queries, 64, **half), torch.zeros(batch, 3, keys, 64, **half)
+        pages, table = torch.zeros(77, 3, 16, 64, **half), torch.zeros(batch, keys // 16, dtype=torch.int32)
+        lengths = torch.full((batch,), keys, dtype=torch.int32)
+        module.launch_cached(q, k, k, lengths, None, 1.0, 0)
+        module.launch_cached(q, pages, pages, lengths, table, 1.0, 0)
+        if queries <= 16:
+            module.launch_cached(q, k, k, None, None, 1.0, keys - queries)
+print(sorted({name for name, _ in hits}), all(hit for _, hit in hits))
 """
 
 
@@ -162,6 +210,14 @@ def test_kernels_compiled_ahead_are_found(tmp_path: Path) -> None:
     assert len([*(tmp_path / "cache").iterdir()]) == 5
     build_package(NEAR, moved / "kernels_ahead", tilings=TILINGS[:1])
     assert not (moved / "kernels_ahead" / "kernels").exists()
+
+
+def test_kernels_over_caches_are_compiled_ahead_where_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "kernels_ahead"
+    words = ["build", str(NEAR), "-o", str(folder), "--tiling", "half128", "--aot", "sm_90", "--head-dim", "64"]
+    output(["-m", "sparsedsl", *words, "--calls", "cached", "--page-size", "16"], tmp_path / "unused")
+    found = output(["-c", LAUNCH_CACHED, str(tmp_path)], tmp_path / "cache")
+    assert found == "['chunk_kernel', 'combine_kernel', 'decode_kernel'] True\n"
 
 
 def test_kernels_for_hopper_alone_are_no_package(tmp_path: Path) -> None:

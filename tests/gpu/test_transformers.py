@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 
@@ -49,3 +51,29 @@ def test_generation_with_padded_prompts_equals_each_alone(cache: str) -> None:
             with torch.no_grad():
                 alone = torch.cat([alone, model(alone, use_cache=False).logits[:, -1:].argmax(-1)], 1)
         assert torch.equal(got[row, -20:], alone[0, -20:])
+
+
+def test_a_captured_decode_step_follows_the_cache() -> None:
+    """A step over a static cache as a CUDA graph, replayed at lengths that it was not captured at."""
+    from transformers import StaticCache
+
+    register(STACK, "on_gpu")
+    model, tokens = model_of("llama", "on_gpu").to("cuda", torch.float32), words(1, 90).cuda()
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    filled, last = {name: StaticCache(model.config, 128)}, torch.zeros(1, 1, dtype=torch.int64, device="cuda")
+    with torch.no_grad():
+        model(tokens[:, :70], **filled, use_cache=True)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for place in (70, 71):
+                model(last.copy_(tokens[:, place : place + 1]), **filled, use_cache=True)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = model(last, **filled, use_cache=True).logits
+        for place in range(72, 90):
+            last.copy_(tokens[:, place : place + 1])
+            graph.replay()
+            want = model(tokens[:, : place + 1], use_cache=False).logits[:, -1:]
+            torch.testing.assert_close(logits, want, rtol=1e-3, atol=1e-3)

@@ -25,9 +25,17 @@ def test_both_kinds_of_attention_are_measured(tmp_path: Path) -> None:
         "block": 16,
     }
     words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
-    main([*words, "--dtype", "float32", "--device", "cpu", "--out", str(tmp_path / "model.json")])
+    assert main([*words, "--dtype", "float32", "--device", "cpu", "--out", str(tmp_path / "model.json")]) == 0
     record = json.loads((tmp_path / "model.json").read_text())
     assert record["distance_over_causal"] < 1e-5
-    assert [each["attention"] for each in record["measured"]] == ["sdpa", "power_benchmark"]
-    assert all(each[name] > 0 for each in record["measured"] for name in ("prefill_s", "decode_s"))
+    measured = {(each["attention"], each["what"]): each for each in record["measured"]}
+    assert [*measured] == [
+        ("PowerAttention", "prefill"),
+        ("PowerAttention", "decode"),
+        ("dense", "prefill"),
+        ("dense, no mask", "decode"),
+        ("dense", "decode"),
+    ]
+    assert all(each["seconds"] > 0 and each["tokens_per_s"] > 0 for each in measured.values())
+    assert all(each["steps"] == 3 for (_, what), each in measured.items() if what == "decode")
     assert record["options"]["tokens"] == 300

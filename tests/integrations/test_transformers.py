@@ -17,7 +17,7 @@ from sparsedsl.pattern import Pattern
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'sparsedsl[transformers]'")
 
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, DynamicCache, StaticCache
 from transformers.masking_utils import and_masks, causal_mask_function, packed_sequence_mask_function
 
 from sparsedsl.integrations.spans import spans
@@ -397,3 +397,26 @@ def test_mistakes_at_registration(arguments: tuple[Any, ...], error: type[Sparse
 def test_a_word_for_the_window_is_one_of_two() -> None:
     with pytest.raises(WrongValue, match="window"):
         register(sd.sliding(4), "sparse", window="ignore")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("family", "new"), [("llama", 3), ("qwen2", 1)])
+def test_decoding_from_a_static_cache_reads_no_value(family: str, new: int) -> None:
+    """One graph for every length: the whole step is traced, and a value that is read would break the graph."""
+    torch._dynamo.reset()
+    model, tokens = model_of(family, POWER_NAME), words(2, 40)
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    filled = {name: StaticCache(model.config, 64)}
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph
+
+    step: Any = torch.compile(model, backend=count, fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        model(tokens[:, :30], **filled, use_cache=True)
+        for first in range(30, 30 + 3 * new, new):
+            got = step(tokens[:, first : first + new], **filled, use_cache=True).logits
+            want = model(tokens[:, : first + new], use_cache=False).logits[:, -new:]
+            torch.testing.assert_close(got, want)
+    assert len(graphs) == 1

@@ -434,6 +434,16 @@ def test_usage_mistakes_have_five_lines(capsys: pytest.CaptureFixture[str]) -> N
             ],
         ),
         (
+            "build sliding(4) -o x/ --aot sm_90 --calls training",
+            [
+                "WrongValue: no such kind of call",
+                "  where     sparsedsl build 'sliding(4)' -o x/ --aot sm_90 --calls training",
+                "  got       --calls training",
+                "  expected  of ordinary, packed, cached, several with commas between",
+                "  try       --calls ordinary,packed,cached",
+            ],
+        ),
+        (
             "build sliding(4) -o x/ --aot sm_90 --head-dim 512",
             [
                 "OutOfRange: the package has no kernels for this head dim and type",
