@@ -26,7 +26,7 @@ from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.hopper_backward import hopper_backward_shared
-from sparsedsl.codegen.hopper_choice import GRADIENTS_BY_DEFAULT, Backend, hopper_choices
+from sparsedsl.codegen.hopper_choice import Backend, gradients_fit, hopper_choices
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import looks_ahead, part_source
 from sparsedsl.codegen.part_text import top_holes
@@ -56,7 +56,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     hopper = hopper_choices(parts, tiling, backend)
     special = [part for part, chosen in zip(parts, hopper, strict=True) if chosen]
     guarded = bool(special) and backend == "auto"
-    gradients = backend == "hopper" or GRADIENTS_BY_DEFAULT
+    gradients = backend == "hopper" or gradients_fit(parts)
     tiling, cpu_tiles = fitted_tiling(parts, tiling)
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     constants = Constants()

@@ -13,16 +13,15 @@ from string import Template
 from sparsedsl.codegen import hopper_backward_text
 from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.hopper import filled_text, indented, shortened, used_lines
-from sparsedsl.codegen.hopper_choice import LENGTH, UNEVEN
+from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, LENGTH, UNEVEN
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
-from sparsedsl.codegen.tiling import Tiles
 from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
 
-# 64 queries and, for each of two warpgroups, 64 keys; heads as wide as dk and dv leave registers for.
-TILES, WIDTH = Tiles(64, 128, 4, 2), 128
+# Heads as wide as dk and dv leave registers for.
+TILES, WIDTH = GRADIENT_TILES, 128
 
 
 class HopperBackwardText:
@@ -114,9 +113,12 @@ class HopperBackwardText:
             "give_results": _given(self._given_results(single, later), deep),
             "key_scalars": own["key_scalars"].replace(" head_dim: tl.constexpr,", "").rstrip("\n "),
             "head_row": self._head_row(bound),
-            "work": indented(self._work_lines(), 8),
+            "work": indented([*self._work_lines(), *_HEAD_LINES], 8),
+            # Where rows are written by pointers, the number of the head among all is enough.
+            "own_key_heads": "    key_heads = heads // group\n" if single else "",
+            "own_work": indented([*self._work_lines(), *(_HEAD_LINES if single else ())], 8),
             "bring_loops": indented(self._loop_lines(self._bring_body), 12),
-            "count_loops": indented(self._loop_lines(self._count_body), 12),
+            "count_lines": indented(self._count_lines(), 8),
             "first_step": indented(self._step_lines(old=False), 12),
             "next_step": indented(self._step_lines(old=True), 16),
             "store": self._store(single, later),
@@ -153,15 +155,13 @@ class HopperBackwardText:
             "if program < early * all_heads:",
             "    i_bg = program % all_heads",
             "    j = program // all_heads",
-            "i_b = i_bg // key_heads",
-            "i_g = i_bg % key_heads",
         ]
 
     def _head_row(self, bound: str | None) -> str:
         """The number of the head's first query tile among all."""
         row = "i_b * heads + i_h"
         if self.text.in_classes and not bound:
-            row = f"(({row}) * classes + i_c)"
+            row = f"({row}) * classes + i_c"
         return f"({row}) * (row_tiles - first_row_tile) - first_row_tile"
 
     def _loop_lines(self, body: Callable[[str, str, int], list[str]]) -> list[str]:
@@ -190,8 +190,14 @@ class HopperBackwardText:
     def _edges(self) -> str:
         return f"j, first_row_tile, row_tiles{', constants' if self.look_up else ''}"
 
-    def _count_body(self, count: str, tile: str, mask: int) -> list[str]:
-        return [f"total += {count}"]
+    def _count_lines(self) -> list[str]:
+        """`total`: how many query tiles read the key tile, of all heads of the group."""
+        if len(self.programs) == 1 and not self.text.class_of_head:
+            counts = self._loop_lines(lambda count, tile, mask: [count])
+            return [f"total = group * ({' + '.join(counts)})" if self.loops[0] else "total = 0"]
+        loops = self._loop_lines(lambda count, tile, mask: [f"total += {count}"])
+        heads = "for i_h in range(i_g * group, (i_g + 1) * group):"
+        return ["total = 0", heads, *(f"    {line}" for line in loops)]
 
     def _bring_body(self, count: str, tile: str, mask: int) -> list[str]:
         c = "i_c, " if self.text.in_classes else ""
@@ -254,6 +260,7 @@ class HopperBackwardText:
         return max(counts) * len(counts) > UNEVEN * sum(counts)
 
 
+_HEAD_LINES = ("i_b = i_bg // key_heads", "i_g = i_bg % key_heads")
 _ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)\n"
 
 

@@ -231,9 +231,7 @@ def hopper_bring_gradients${p}(
     work = gl.program_id(0)
     while work < works:
 ${work}
-        total = 0
-        for i_h in range(i_g * group, (i_g + 1) * group):
-${count_loops}
+${count_lines}
         at = [i_b, i_g, ${c}j * BLOCK_N, 0]
         mbarrier.wait(v_free, next_phase)
         tell(many_smem, 0, total)
@@ -272,15 +270,14 @@ def hopper_add_gradients${p}(
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     DTYPE: gl.constexpr = k_smem.dtype
-    key_heads = heads // group
-    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
+${own_key_heads}    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
     step = 0
     next_phase = 0
     work = gl.program_id(0)
     while work < works:
-${work}
+${own_work}
         dk = gl.zeros([64, D], gl.float32, O_LAYOUT)
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
         mbarrier.wait(v_ready, next_phase)
@@ -560,7 +557,7 @@ ${give_results}                dq_blocks,
 ${give_key_classes}                HEAD_DIM=head_dim,
                 D=${width},
                 STAGES=3,
-                        DYNAMIC=${dynamic},
+                DYNAMIC=${dynamic},
                 num_warps=4,
                 maxnreg=168,
             )

@@ -21,10 +21,8 @@ from sparsedsl.pattern import Pattern
 Backend = Literal["auto", "triton", "hopper"]
 BACKENDS: tuple[Backend, ...] = ("auto", "triton", "hopper")
 
-# Whether auto takes the backward kernel for Hopper too. No run of it on a GPU is on record, and it adds up dq in any
-# order, so that its bits would change from call to call.
-GRADIENTS_BY_DEFAULT = False
-
+# The backward kernel: 64 queries, and 64 keys for each of two warpgroups.
+GRADIENT_TILES = Tiles(64, 128, 4, 2)
 # Keys of a tile; more tiles in a ring than four are of no use, and two must fit.
 WIDE, NARROW = 128, 64
 MOST_STAGES = 4
@@ -89,6 +87,15 @@ def fits(part: Part, tiling: Tiling) -> bool:
     """Whether the registers hold the conditions of the masks in the narrower tiles, as far as is known."""
     most = max(map(_comparisons, _masks(hopper_programs(part, NARROW))), default=0)
     return tiling.head_dim <= WIDEST_OUTPUT or most <= MOST_BESIDE_WIDE_HEADS
+
+
+def gradients_fit(parts: Sequence[Part]) -> bool:
+    """Whether the registers of the backward kernel for Hopper hold the conditions of all masks, as far as is known."""
+    kinds = [kind for part in parts for kind in part.kinds]
+    programs = [program_of(kind, GRADIENT_TILES) for kind in kinds]
+    loops = [each for each in programs if isinstance(each, LoopProgram)]
+    masks = [section.mask for each in loops for section in each.transposed_sections if section.mask is not None]
+    return len(loops) == len(programs) and all(_comparisons(mask) <= MOST_COMPARISONS for mask in masks)
 
 
 def hopper_tiles(part: Part, tiling: Tiling) -> HopperTiles:

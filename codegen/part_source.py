@@ -66,7 +66,7 @@ def part_source(
     """The text of part `number` of `count`; its masks and tables join those of the module.
 
     `ragged_keys`: whether queries may stand past the last key, so that keys past it must be masked; `hopper`: the tiles
-    of its kernel for Hopper, where it gets one; `gradients`: whether it gets a backward one then.
+    of its forward kernel for Hopper, where it gets one; `gradients`: whether it gets a backward one then.
     """
     low, tiling = tiling, low_or_tall(part, tiling)
     forward, dq, dkdv, cpu = (

@@ -73,7 +73,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "e86bb30a3f49"
+DIGEST = "6ef3b580c13a"
 
 
 @triton.jit
@@ -574,7 +574,9 @@ def combine_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def decode_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -642,7 +644,9 @@ def decode_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def chunk_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -1830,13 +1834,13 @@ def tally(code: Sequence[str], what: str) -> int:
     return sum(re.search(rf"\b(?:{what})", each) is not None for each in code)
 
 
-def complaints_about(products: int, fences: int, loop_spills: int) -> list[str]:
-    """What is slow, in words; nothing for good code."""
+def complaints_about(products: int, fences: int, loop_spills: Sequence[int]) -> list[str]:
+    """What is slow, in words; nothing for good code. A few accesses in a loop are those of tiles with a mask."""
     found = []
     if products and fences >= 2 * products:
         found.append(f"warpgroup products are serialised: {fences} fences for {products} products")
-    if loop_spills:
-        found.append(f"registers are spilled in loops: {loop_spills} accesses to local memory")
+    if max(loop_spills, default=0) > 12:
+        found.append(f"registers are spilled in a loop: {max(loop_spills)} accesses to local memory")
     return found
 
 
@@ -1870,7 +1874,7 @@ def complaints(kernel: Any) -> list[str]:
     except Exception as error:
         not_looked_at(f"{type(error).__name__}: {error}")
         return []
-    spills = sum(tally(loop, "LDL|STL") for loop in loops)
+    spills = [tally(loop, "LDL|STL") for loop in loops]
     found = complaints_about(products, tally(code, r"WARPGROUP\."), spills)
     with suppress(OSError):  # a cache that can't be written
         beside.put(json.dumps(found), "complaints.json", binary=False)
@@ -2270,7 +2274,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_e86bb30a3f49"), mutates_args=())
+@torch.library.custom_op(unused("attention_6ef3b580c13a"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2289,7 +2293,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_e86bb30a3f49"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_6ef3b580c13a"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2498,7 +2502,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_e86bb30a3f49"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_6ef3b580c13a"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2527,7 +2531,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_e86bb30a3f49"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_6ef3b580c13a"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2552,7 +2556,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_e86bb30a3f49"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_6ef3b580c13a"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2742,7 +2746,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_e86bb30a3f49"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_6ef3b580c13a"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

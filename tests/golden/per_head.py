@@ -87,7 +87,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "e00e3388a91c"
+DIGEST = "7f77a825d190"
 
 
 @triton.jit
@@ -835,7 +835,9 @@ def combine_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "share",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def decode_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -928,7 +930,9 @@ def decode_kernel(
 @triton.jit(
     do_not_specialize=[
         "q_len", "capacity", "q_start", "pages", "heads", "group", "splits", "rows", "row_tiles",
-    ]
+        "table_row",
+    ],
+    do_not_specialize_on_alignment=["lse_ptr", "lengths"],
 )
 def chunk_kernel(
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, lengths, page_table, scale,
@@ -2439,13 +2443,13 @@ def tally(code: Sequence[str], what: str) -> int:
     return sum(re.search(rf"\b(?:{what})", each) is not None for each in code)
 
 
-def complaints_about(products: int, fences: int, loop_spills: int) -> list[str]:
-    """What is slow, in words; nothing for good code."""
+def complaints_about(products: int, fences: int, loop_spills: Sequence[int]) -> list[str]:
+    """What is slow, in words; nothing for good code. A few accesses in a loop are those of tiles with a mask."""
     found = []
     if products and fences >= 2 * products:
         found.append(f"warpgroup products are serialised: {fences} fences for {products} products")
-    if loop_spills:
-        found.append(f"registers are spilled in loops: {loop_spills} accesses to local memory")
+    if max(loop_spills, default=0) > 12:
+        found.append(f"registers are spilled in a loop: {max(loop_spills)} accesses to local memory")
     return found
 
 
@@ -2479,7 +2483,7 @@ def complaints(kernel: Any) -> list[str]:
     except Exception as error:
         not_looked_at(f"{type(error).__name__}: {error}")
         return []
-    spills = sum(tally(loop, "LDL|STL") for loop in loops)
+    spills = [tally(loop, "LDL|STL") for loop in loops]
     found = complaints_about(products, tally(code, r"WARPGROUP\."), spills)
     with suppress(OSError):  # a cache that can't be written
         beside.put(json.dumps(found), "complaints.json", binary=False)
@@ -2879,7 +2883,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_e00e3388a91c"), mutates_args=())
+@torch.library.custom_op(unused("attention_7f77a825d190"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2898,7 +2902,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_e00e3388a91c"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_7f77a825d190"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3107,7 +3111,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_e00e3388a91c"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_7f77a825d190"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3136,7 +3140,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_e00e3388a91c"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_7f77a825d190"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3161,7 +3165,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_e00e3388a91c"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_7f77a825d190"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3351,7 +3355,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_e00e3388a91c"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_7f77a825d190"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

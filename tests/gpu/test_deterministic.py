@@ -1,4 +1,4 @@
-"""Run to run, bits repeat on the GPU; torch's deterministic mode changes none and refuses nothing."""
+"""Run to run, bits repeat on the GPU: of all but dq by default, of all in torch's deterministic mode."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import sparsedsl as sd
+from benchmarks.oracle import relative_distance
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.longnet import longnet
@@ -45,8 +46,12 @@ def test_bits_repeat(name: str, torch_s_mode: None) -> None:
         out, lse = attention(*leaves, return_lse=True)
         return [out.detach(), lse.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
-    first = results()
-    for number in range(6):
-        torch.use_deterministic_algorithms(number >= 3)
-        for ours, again in zip(first, results(), strict=True):
-            assert torch.equal(ours, again)
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        first = results()
+        for _ in range(3):
+            for name, ours, again in zip(("out", "lse", "dq", "dk", "dv"), first, results(), strict=True):
+                if name == "dq" and not deterministic:  # on Hopper its sums may take any order
+                    assert relative_distance(ours, again) < 1e-3
+                else:
+                    assert torch.equal(ours, again), name
