@@ -57,7 +57,7 @@ def complaints_about(products: int, fences: int, loop_spills: Sequence[int]) -> 
     found = []
     if products and fences >= 2 * products:
         found.append(f"warpgroup products are serialised: {fences} fences for {products} products")
-    if max(loop_spills, default=0) > 12:
+    if max(loop_spills, default=0) > 24:
         found.append(f"registers are spilled in a loop: {max(loop_spills)} accesses to local memory")
     return found
 
