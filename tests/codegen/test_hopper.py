@@ -338,14 +338,17 @@ def test_the_option_is_kept_by_what_compile_returns() -> None:
     assert torch.equal(attention(q, k, v), sd.compile(sd.sliding(9), backend="triton")(q, k, v))
 
 
-def test_the_default_holds_both_forward_kernels() -> None:
+def test_the_default_holds_the_plain_kernels_and_those_for_hopper() -> None:
     attention = sd.compile(sd.sliding(300))
     assert repr(attention) == "compile(sliding(300))"
     for name, special in (("half128", True), ("half256", True), ("single128", False), ("half128_small", False)):
         source = attention.source(name)
         assert "def forward_kernel(" in source
         assert ("def hopper_kernel(" in source) == special
-        assert "def hopper_gradients_kernel(" not in source
+        assert ("def hopper_gradients_kernel(" in source) == (name == "half128")
+    many_conditions = sd.compile(sd.power()).source()
+    assert "def hopper_kernel(" in many_conditions
+    assert "def hopper_gradients_kernel(" not in many_conditions
     plain = sd.compile(sd.sliding(300), backend="triton")
     assert repr(plain) == "compile(sliding(300), backend='triton')"
     assert "hopper" not in plain.source()
