@@ -3,7 +3,7 @@
     python -m benchmarks.publish            # after python -m benchmarks.attention --out ... on an H200
     python -m benchmarks.publish --check    # write nothing; exit status 1 if something would change
 
-From attention_h200.json, ceilings_h200.json and hopper_h200.txt in benchmarks/results/. Tables are found by the line
+From attention_h200.json, attention_fa4_h200.json, ceilings_h200.json and hopper_h200.txt in benchmarks/results/. Tables are found by the line
 of their head, or the heading above them, and replaced whole; prose is left alone but for the numbers named below. The
 pages show what `explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
 """
@@ -27,7 +27,8 @@ from sparsedsl.codegen.explanation import Pass
 from sparsedsl.codegen.gpus import H200
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORD = tables.RESULTS / "attention_h200.json"
+# The plain kernels, all cases; and the default's, which on Hopper are others, beside FlashAttention-4.
+RECORD, DEFAULTS = tables.RESULTS / "attention_h200.json", tables.RESULTS / "attention_fa4_h200.json"
 # Matrix products over a tile: scores and output; backward, in two kernels, seven.
 PRODUCTS = {"forward": 2, "backward": 7}
 
@@ -91,8 +92,14 @@ def constants(record: Record, content: str) -> str:
 
 
 def readme(record: Record, content: str) -> str:
-    """README.md: the table under "Measured"."""
-    return with_table(content, "Measured", tables.readme_rows(record))
+    """README.md: the table under "Measured", of the default's kernels."""
+    return with_table(content, "Measured", tables.readme_rows(Record.read(DEFAULTS)))
+
+
+def hopper(record: Record, content: str) -> str:
+    """docs/hopper.md: all that was measured in the run of the default's kernels."""
+    found = Record.read(DEFAULTS)
+    return with_table(content, "What they give", tables.peer_rows(found))
 
 
 def performance(record: Record, content: str) -> str:
@@ -199,6 +206,7 @@ PAGES: dict[str, Callable[[Record, str], str]] = {
     "README.md": readme,
     "docs/performance.md": performance,
     "docs/explain.md": explanation,
+    "docs/hopper.md": hopper,
 }
 
 
