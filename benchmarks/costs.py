@@ -10,7 +10,7 @@ from typing import Any
 
 import sparsedsl as sd
 from benchmarks.cases import CASES
-from benchmarks.peers import CUDNN
+from benchmarks.peers import CUDNN, OURS
 from benchmarks.record import Record
 from benchmarks.tables import DIRECTIONS, RESULTS, plain_timings
 from sparsedsl.codegen.explanation import ExplainedLayer
@@ -34,6 +34,10 @@ BY_WINDOWS: dict[tuple[str, Shape], tuple[int, int]] = {
 # The forward kernel for Hopper has a record of its own, of the same cases.
 HOPPER_SHAPE: Shape = (128, 128, 128)
 HOPPER_CASES = ("sliding 4096", "dilated 512 x 8")
+# And the backward one another, in which it ran by default.
+HOPPER_BACKWARD_RECORD = RESULTS / "attention_fa4_h200.json"
+HOPPER_BACKWARD_SHAPE: Shape = (128, 64, 128)
+HOPPER_BACKWARD_CASES = ("sliding 1024", "sliding 4096")
 TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -51,6 +55,8 @@ def measured_gpu(record: Record) -> Gpu:
         costs[direction, shape] = _solved(pair, direction)
     hopper = hopper_timings()
     special = [(explained_case(name, LENGTH), hopper[name, LENGTH]) for name in HOPPER_CASES]
+    found = hopper_backward_timings()
+    special_backward = [(explained_case(name, LENGTH), found[name, LENGTH]) for name in HOPPER_BACKWARD_CASES]
     forward, backward = (
         tuple(sorted((shape, cost) for (name, shape), cost in costs.items() if name == direction))
         for direction in DIRECTIONS
@@ -66,6 +72,7 @@ def measured_gpu(record: Record) -> Gpu:
         call=(_host_ms(record, "forward"), _host_ms(record, "backward")),
         dense=tuple(DenseRate(tokens, *(rates[tokens, direction] for direction in DIRECTIONS)) for tokens in lengths),
         hopper=((HOPPER_SHAPE, _solved(special, "hopper")),),
+        hopper_backward=((HOPPER_BACKWARD_SHAPE, _solved(special_backward, "hopper_backward")),),
     )
 
 
@@ -74,6 +81,17 @@ def hopper_timings() -> dict[tuple[str, int], float]:
     text = (RESULTS / "hopper_h200.txt").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \| ([\d.]+) \(\d+\) \|", text, re.MULTILINE)
     return {(case, int(tokens)): float(ms) for case, tokens, ms in rows}
+
+
+def hopper_backward_timings() -> dict[tuple[str, int], float]:
+    """Milliseconds of the backward kernel for Hopper by case and tokens: those of the default, sparse patterns only."""
+    names = {case.name for case in CASES}
+    timings = Record.read(HOPPER_BACKWARD_RECORD).timings
+    return {
+        (each.case, each.tokens): each.ms
+        for each in timings
+        if each.case in names and (each.peer, each.direction) == (OURS, "backward")
+    }
 
 
 def explained_case(name: str, tokens: int) -> ExplainedLayer:
@@ -98,7 +116,7 @@ def _solved(pair: list[tuple[ExplainedLayer, float]], direction: str) -> KernelC
         (kernel.full + kernel.partial, kernel.own, ms * 1e6)
         for layer, ms in pair
         for part in layer.parts
-        for kernel in (*part.kernels, part.hopper)
+        for kernel in (*part.kernels, part.hopper, part.hopper_backward)
         if kernel is not None and kernel.name == name
     )
     determinant = visited * own2 - visited2 * own
@@ -136,6 +154,6 @@ def source(gpu: Gpu) -> Iterator[str]:
     yield f"    call={gpu.call},"
     rates = ", ".join(f"DenseRate({each.tokens}, {each.forward}, {each.backward})" for each in gpu.dense)
     yield f"    dense=({rates}),"
-    ((shape, cost),) = gpu.hopper
-    yield f"    hopper=(({shape}, KernelCost({cost.visited}, {cost.own})),),"
+    for name, ((shape, cost),) in (("hopper", gpu.hopper), ("hopper_backward", gpu.hopper_backward)):
+        yield f"    {name}=(({shape}, KernelCost({cost.visited}, {cost.own})),),"
     yield ")"

@@ -3,9 +3,10 @@
     python -m benchmarks.publish            # after python -m benchmarks.attention --out ... on an H200
     python -m benchmarks.publish --check    # write nothing; exit status 1 if something would change
 
-From attention_h200.json, attention_fa4_h200.json, ceilings_h200.json and hopper_h200.txt in benchmarks/results/. Tables are found by the line
-of their head, or the heading above them, and replaced whole; prose is left alone but for the numbers named below. The
-pages show what `explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
+From attention_h200.json, ceilings_h200.json, hopper_h200.txt and attention_fa4_h200.json in benchmarks/results/. Tables
+are found by the line of their head, or the heading above them, and replaced whole; prose is left alone but for the
+numbers named below. The pages show what `explain` prints with the new numbers, so they are written by a second process,
+after codegen/gpus.py.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sparsedsl.codegen.gpus import H200
 
 ROOT = Path(__file__).resolve().parents[1]
 # The plain kernels, all cases; and the default's, which on Hopper are others, beside FlashAttention-4.
-RECORD, DEFAULTS = tables.RESULTS / "attention_h200.json", tables.RESULTS / "attention_fa4_h200.json"
+RECORD, DEFAULTS = tables.RESULTS / "attention_h200.json", costs.HOPPER_BACKWARD_RECORD
 # Matrix products over a tile: scores and output; backward, in two kernels, seven.
 PRODUCTS = {"forward": 2, "backward": 7}
 
@@ -148,6 +149,7 @@ def explanation(record: Record, content: str) -> str:
     )
 
     content = with_table(content, "Forward on Hopper", hopper_predictions())
+    content = with_table(content, "Backward on Hopper", hopper_predictions("backward"))
 
     def shown(found: re.Match[str]) -> str:
         return f"$ sparsedsl {found[1]}\n{printed(found[1])}```"
@@ -191,14 +193,19 @@ def predictions(record: Record) -> tuple[list[str], list[tuple[float, bool]]]:
     return ["| " + " | ".join(each) + " |" for each in (head, ["---"] * len(head), *rows)], errors
 
 
-def hopper_predictions() -> list[str]:
-    """The table of measured and predicted times of the forward kernel for Hopper."""
+def hopper_predictions(direction: str = "forward") -> list[str]:
+    """The table of measured and predicted times of the kernels for Hopper, forward or backward."""
     rows = ["| case | tokens | measured ms | predicted ms | error | fitted |", "| --- | --- | --- | --- | --- | --- |"]
-    for (case, tokens), ms in costs.hopper_timings().items():
-        predicted = costs.explained_case(case, tokens).forward.hopper_ms
-        assert predicted is not None
-        known = "yes" if case in costs.HOPPER_CASES and tokens == costs.LENGTH else ""
-        rows.append(f"| {case} | {tokens} | {ms:.3f} | {predicted:.3f} | {predicted / ms - 1:+.1%} | {known} |")
+    fitted, timings = {
+        "forward": (costs.HOPPER_CASES, costs.hopper_timings),
+        "backward": (costs.HOPPER_BACKWARD_CASES, costs.hopper_backward_timings),
+    }[direction]
+    for (case, tokens), ms in timings().items():
+        found: Pass = getattr(costs.explained_case(case, tokens), direction)
+        assert found.hopper_ms is not None
+        known = "yes" if case in fitted and tokens == costs.LENGTH else ""
+        numbers = (f"{ms:.3f}", f"{found.hopper_ms:.3f}", f"{found.hopper_ms / ms - 1:+.1%}")
+        rows.append(f"| {case} | {tokens} | {' | '.join(numbers)} | {known} |")
     return rows
 
 

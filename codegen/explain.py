@@ -9,7 +9,8 @@ from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.emit import fitted_tiling
 from sparsedsl.codegen.explanation import Choice, ExplainedLayer, Explanation, Kernel, Kind, PartOfPlan, Pass
 from sparsedsl.codegen.gpus import Gpu, gpu_named
-from sparsedsl.codegen.hopper_choice import hopper_choices
+from sparsedsl.codegen.hopper_backward import gradients_run
+from sparsedsl.codegen.hopper_choice import gradients_fit, hopper_choices
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_source import PartSource, looks_ahead, part_source
 from sparsedsl.codegen.plan import GAIN, LENGTH, TILE, Costs, plan
@@ -152,16 +153,31 @@ def _explained(
     pattern: Pattern | PerHead, layers: tuple[int, ...], tiling: Tiling, inputs: Inputs, dtype: str, gpu: Gpu
 ) -> ExplainedLayer:
     decided = plan(pattern)
-    hopper = hopper_choices(decided.parts, tiling, "auto")
+    hopper, gradients = hopper_choices(decided.parts, tiling, "auto"), gradients_fit(decided.parts)
     tiling, cpu_tiles = fitted_tiling(decided.parts, tiling)
     constants = Constants()
     masks, tables = Masks(constants), TableRoad()
     ahead = looks_ahead(decided.parts, tiling)
     sources = [
-        part_source(part, number, len(hopper), tiling, cpu_tiles, masks, tables, ragged_keys=ahead, hopper=chosen)
+        part_source(
+            part,
+            number,
+            len(hopper),
+            tiling,
+            cpu_tiles,
+            masks,
+            tables,
+            ragged_keys=ahead,
+            hopper=chosen,
+            gradients=gradients,
+        )
         for number, (part, chosen) in enumerate(zip(decided.parts, hopper, strict=True))
     ]
-    parts = tuple(_part(source, kernels_of(source, tiling, tables.patterns, inputs), inputs) for source in sources)
+    special = gradients_run(inputs.head_dim) and all(source.hopper_backward is not None for source in sources)
+    parts = tuple(
+        _part(source, kernels_of(source, tiling, tables.patterns, inputs, gradients=special), inputs)
+        for source in sources
+    )
     live = sum(part.live_pairs for part in parts)
     triangle = inputs.heads * inputs.seq_len * (inputs.seq_len + 1) // 2
     forward, backward = (
@@ -176,7 +192,7 @@ def _explained(
     }
     held = {
         direction: tuple(memory(direction, sources, tiling, sum(in_tables.values()), inputs))
-        for direction in ("forward", "backward")
+        for direction in ("forward", "backward", "hopper_backward")
     }
     return ExplainedLayer(
         pattern=str(pattern),
@@ -190,6 +206,7 @@ def _explained(
         backward=backward,
         forward_memory=held["forward"],
         backward_memory=held["backward"],
+        hopper_backward_memory=held["hopper_backward"] if special else (),
     )
 
 
@@ -206,8 +223,11 @@ def _part(source: PartSource, kernels: tuple[Kernel, ...], inputs: Inputs) -> Pa
         kinds.append(Kind(str(kind), tuple(owners), _road(program), _runs(program)))
     classes = len({residue for own in part.classes for residue in own})
     live = part_pairs(part, inputs.heads, inputs.seq_len)
-    plain = tuple(each for each in kernels if each.name != "hopper")
-    return PartOfPlan(part.step, classes, live, tuple(kinds), plain, *kernels[len(plain) :])
+    special = {each.name: each for each in kernels if each.name.startswith("hopper")}
+    plain = tuple(each for each in kernels if each.name not in special)
+    return PartOfPlan(
+        part.step, classes, live, tuple(kinds), plain, special.get("hopper"), special.get("hopper_backward")
+    )
 
 
 def _road(program: Program) -> str:
@@ -245,7 +265,8 @@ def _pass(
     loaded = sum(each.loaded for each in kernels) + result_bytes(direction, inputs) + merged
     if direction == "backward":
         loaded += row_bytes(sources, inputs)
-    special = [part.hopper for part in parts if part.hopper and direction == "forward"]
+    name = "hopper" if direction == "forward" else "hopper_backward"
+    special = [each for part in parts if (each := getattr(part, name)) is not None]
     return Pass(
         useful_flops=useful,
         executed_flops=sum(each.flops for each in kernels),
@@ -258,6 +279,6 @@ def _pass(
         launch_ms=launch_ms(gpu, direction, len(parts)),
         dense_ms=None if dense_pairs is None else dense_ms(gpu, direction, dense_pairs, inputs),
         hopper_ms=(
-            predicted_ms(gpu, "hopper", special, len(parts), merged, inputs) if len(special) == len(parts) else None
+            predicted_ms(gpu, name, special, len(parts), merged, inputs) if len(special) == len(parts) else None
         ),
     )

@@ -12,12 +12,23 @@ WIDTH = 118
 PATTERN_WIDTH, RUN_WIDTH = 100, 200
 # Lines of runs, and heads or layers, that are listed.
 RUNS_SHOWN, NUMBERS_SHOWN = 8, 12
-KERNELS = {"forward": "forward", "dq": "dq", "dkdv": "dk/dv", "hopper": "on Hopper"}
+KERNELS = {
+    "forward": "forward",
+    "dq": "dq",
+    "dkdv": "dk/dv",
+    "hopper": "on Hopper",
+    "hopper_backward": "backward on Hopper",
+}
 ROADS = {
     "loops": "loops by arithmetic, no table",
     "lists": "loops, some over lists of tiles in the module's constants",
     "table": "a table of tiles, made on the host for each length",
 }
+# Where Hopper has no kernel of its own.
+PLAIN_FORWARD = "the plain forward: its own takes 16-bit types, and tiles in closed form"
+PLAIN_BACKWARD = (
+    "the plain dq and dk/dv: its own takes 16-bit types, heads of 65 to 128, and tiles in closed form with short masks"
+)
 
 
 def report(found: Explanation) -> str:
@@ -54,6 +65,8 @@ def _layer(layer: ExplainedLayer, found: Explanation) -> list[tuple[str, str]]:
         rows += [(name, _flops(each)), ("", _bytes(each))]
     rows.append(("memory", f"forward {_memory(layer.forward_memory)}"))
     rows.append(("", f"backward {_memory(layer.backward_memory)}"))
+    if layer.hopper_backward_memory:
+        rows.append(("", f"backward on Hopper {_memory(layer.hopper_backward_memory)}"))
     for name, each in (("forward", layer.forward), ("backward", layer.backward)):
         rows.append((f"on {found.gpu}" if name == "forward" else "", f"{name} {_time(each)}"))
     return rows
@@ -85,8 +98,9 @@ def _part(part: PartOfPlan, place: int, parts: int) -> list[tuple[str, str]]:
         named = parts > 1 or part.step > 1 or len(part.kinds) > 1
         rows += _kind(kind, len(part.kinds), shortened(kind.pattern) + where if named else "")
     forward, *backward = ((f"  {KERNELS[kernel.name]}", _kernel(kernel)) for kernel in part.kernels)
-    special = "the plain forward: its own takes 16-bit types, and tiles in closed form"
-    return [*rows, forward, ("  on Hopper", _kernel(part.hopper) if part.hopper else special), *backward]
+    own = _kernel(part.hopper) if part.hopper else PLAIN_FORWARD
+    own_backward = _kernel(part.hopper_backward) if part.hopper_backward else PLAIN_BACKWARD
+    return [*rows, forward, ("  on Hopper", own), *backward, ("  on Hopper", own_backward)]
 
 
 def _kind(kind: Kind, kinds: int, name: str) -> list[tuple[str, str]]:
@@ -109,7 +123,7 @@ def _kernel(kernel: Kernel) -> str:
 
 
 def _all(part: PartOfPlan) -> tuple[Kernel, ...]:
-    return part.kernels if part.hopper is None else (part.hopper, *part.kernels)
+    return tuple(each for each in (part.hopper, *part.kernels, part.hopper_backward) if each is not None)
 
 
 def _live(layer: ExplainedLayer) -> str:

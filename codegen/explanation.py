@@ -47,8 +47,8 @@ class Kernel:
 class PartOfPlan:
     """Pairs walked in one order: identity (step 1), or the residue order of `step`, in `classes` of its classes.
 
-    `kernels` are the plain ones, which run on every GPU; `hopper` takes the place of forward on compute capability 9.0,
-    where there is one.
+    `kernels` are the plain ones, which run on every GPU; on compute capability 9.0 `hopper` takes the place of forward
+    and `hopper_backward` that of dq and dkdv, where there are such kernels and they run for the head dim.
     """
 
     step: int
@@ -57,6 +57,7 @@ class PartOfPlan:
     kinds: tuple[Kind, ...]
     kernels: tuple[Kernel, ...]
     hopper: Kernel | None = None
+    hopper_backward: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,8 @@ class ExplainedLayer:
     """One pattern and the layers that have it, the first being layer 1; () where no stack was given.
 
     `live_pairs` counts all heads. `constants` are the numbers in the module's array, `dense_ratio` the pairs of dense
-    causal attention a live pair: no kernel gains more by leaving pairs out.
+    causal attention a live pair: no kernel gains more by leaving pairs out. `hopper_backward_memory` is what backward
+    holds where the kernels for Hopper run; () where there are none.
     """
 
     pattern: str
@@ -140,6 +142,7 @@ class ExplainedLayer:
     backward: Pass
     forward_memory: tuple[Bytes, ...]
     backward_memory: tuple[Bytes, ...]
+    hopper_backward_memory: tuple[Bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,8 @@ class Explanation:
                 each: Pass = getattr(layer, name)
                 entry[name] |= {"waste": each.waste, "intensity": each.intensity, "floor_ms": each.floor_ms}
                 entry[name]["peak_bytes"] = sum(item.bytes for item in getattr(layer, f"{name}_memory"))
+            held = layer.hopper_backward_memory
+            entry["backward"]["hopper_peak_bytes"] = sum(item.bytes for item in held) if held else None
         return json.dumps(content)
 
     def __str__(self) -> str:

@@ -36,9 +36,9 @@ class Gpu:
     """One GPU.
 
     `matrix` gives TFLOP/s of a matrix product by type, `copy` TB/s, bytes read and written; `forward` the cost of the
-    plain forward kernel, `backward` that of both backward kernels together, `hopper` that of the forward kernel for
-    Hopper, 16-bit types, by (padded head dim, query rows and keys of a tile); `call` milliseconds that a call of one
-    part takes the host, forward and backward.
+    plain forward kernel, `backward` that of both backward kernels together, `hopper` and `hopper_backward` those of the
+    kernels for Hopper, 16-bit types, by (padded head dim, query rows and keys of a tile); `call` milliseconds that a
+    call of one part takes the host, forward and backward, with the plain kernels.
     """
 
     name: str
@@ -49,9 +49,11 @@ class Gpu:
     call: tuple[float, float]
     dense: tuple[DenseRate, ...]
     hopper: tuple[tuple[Shape, KernelCost], ...] = ()
+    hopper_backward: tuple[tuple[Shape, KernelCost], ...] = ()
 
 
-# benchmarks/results/ceilings_h200.json, attention_h200.json and hopper_h200.txt, 2026-11-25.
+# In benchmarks/results/: ceilings_h200.json, attention_h200.json, and for Hopper hopper_h200.txt and
+# attention_fa4_h200.json, 2026-11-25.
 H200 = Gpu(
     name="h200",
     matrix=(("bf16", 697.0), ("fp16", 657.1), ("fp32", 50.8)),
@@ -71,6 +73,7 @@ H200 = Gpu(
     call=(0.167, 0.607),
     dense=(DenseRate(32768, 633.99, 587.75), DenseRate(131072, 582.89, 536.13)),
     hopper=(((128, 128, 128), KernelCost(12.11, 18.38)),),
+    hopper_backward=(((128, 64, 128), KernelCost(16.47, 104.5)),),
 )
 
 GPUS = (H200,)

@@ -20,8 +20,14 @@ from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
 
-# Heads as wide as dk and dv leave registers for.
+# Up to here the plain kernels run. Heads as wide as dk and dv leave registers for.
+NARROWEST = 64
 TILES, WIDTH = GRADIENT_TILES, 128
+
+
+def gradients_run(head_dim: int) -> bool:
+    """Whether these kernels are what runs for heads so wide, as `hopper_gradients` of an emitted module decides."""
+    return NARROWEST < head_dim <= WIDTH
 
 
 class HopperBackwardText:
@@ -266,7 +272,7 @@ _ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)
 
 def hopper_backward_shared() -> str:
     """The Python functions that the launches of all parts share."""
-    return filled_text(hopper_backward_text.HOST, {"width": str(WIDTH)})
+    return filled_text(hopper_backward_text.HOST, {"narrowest": str(NARROWEST), "width": str(WIDTH)})
 
 
 def _given(items: Sequence[str], indent: int) -> str:

@@ -584,7 +584,7 @@ def hopper_gradients(q: Tensor) -> bool:
 
     It adds to dq with atomic operations: under `torch.use_deterministic_algorithms(True)` the plain kernels run.
     """
-    return 64 < q.shape[3] <= ${width} and not torch.are_deterministic_algorithms_enabled()
+    return ${narrowest} < q.shape[3] <= ${width} and not torch.are_deterministic_algorithms_enabled()
 
 
 def hopper_rows_descriptor(rows: Tensor) -> HopperDescriptor:

@@ -29,11 +29,17 @@ def predicted_ms(
 ) -> float | None:
     """What our kernels should take: so long a visited tile, so long an own one, and merging at the rate of a copy.
 
-    The direction is forward, backward, or hopper: forward by the kernels for Hopper, which the host launches as fast.
-    Never less than the host needs for its launches. None where no kernel of this shape was measured.
+    The direction is forward or backward, or hopper or hopper_backward: the same by the kernels for Hopper, which the
+    host is taken to launch as fast. Never less than the host needs for its launches. None where no kernel of this
+    shape was measured.
     """
-    # Both backward kernels visit the same tiles; they were measured together.
-    costs = {"forward": gpu.forward, "hopper": gpu.hopper, "backward": gpu.backward}[direction]
+    # Both plain backward kernels visit the same tiles; they were measured together.
+    costs = {
+        "forward": gpu.forward,
+        "backward": gpu.backward,
+        "hopper": gpu.hopper,
+        "hopper_backward": gpu.hopper_backward,
+    }[direction]
     known = dict(costs)
     total = memory_ms(gpu, merged)
     for kernel in kernels:
@@ -43,7 +49,7 @@ def predicted_ms(
         if cost is None or inputs.element != 2:
             return None
         total += ((kernel.full + kernel.partial) * cost.visited + kernel.own * cost.own) / 1e6
-    return max(total, launch_ms(gpu, direction, parts))
+    return max(total, launch_ms(gpu, "backward" if direction in ("backward", "hopper_backward") else "forward", parts))
 
 
 def launch_ms(gpu: Gpu, direction: str, parts: int) -> float:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsedsl.codegen.explanation import Bytes, Kernel
+from sparsedsl.codegen.hopper_backward import TILES, WIDTH
 from sparsedsl.codegen.part_source import PartSource
 from sparsedsl.codegen.table_masks import TableMasks
 from sparsedsl.codegen.tile_counts import part_pairs, ranks, sequences, table_numbers, tile_counts
 from sparsedsl.codegen.tiling import Tiles, Tiling
 
-# Matrix products over a tile: scores and output; scores, dp and dq; scores, dv, dp and dk.
-PRODUCTS = {"forward": 2, "hopper": 2, "dq": 3, "dkdv": 4}
+# Matrix products over a tile: scores and output; scores, dp and dq; scores, dv, dp and dk; all five of backward.
+PRODUCTS = {"forward": 2, "hopper": 2, "dq": 3, "dkdv": 4, "hopper_backward": 5}
+BY_KEYS = ("dkdv", "hopper_backward")
 # By convention: five products backward, where one kernel would do it all.
 USEFUL = {"forward": 2, "backward": 5}
 FLOAT32 = 4
@@ -55,11 +57,11 @@ class Inputs:
 
 
 def kernels_of(
-    source: PartSource, tiling: Tiling, patterns: Sequence[TableMasks], inputs: Inputs
+    source: PartSource, tiling: Tiling, patterns: Sequence[TableMasks], inputs: Inputs, *, gradients: bool
 ) -> tuple[Kernel, ...]:
-    """The kernels of a part, that for Hopper last; loads are counted tile by tile, as if no cache kept anything.
+    """The kernels of a part, those for Hopper last; loads are counted tile by tile, as if no cache kept anything.
 
-    `patterns` are those of the module that a table tells.
+    `patterns` are those of the module that a table tells; `gradients`: whether backward has a kernel for Hopper.
     """
     part = source.part
     live = part_pairs(part, inputs.heads, inputs.seq_len)
@@ -68,15 +70,21 @@ def kernels_of(
     kernels = [("forward", source.forward_tiles), ("dq", tiling.dq), ("dkdv", tiling.dkdv)]
     if source.hopper_tiles is not None:
         kernels.append(("hopper", source.hopper_tiles.tiles))
+    if gradients:
+        kernels.append(("hopper_backward", TILES))
     for name, tiles in kernels:
         counts = tile_counts(part, tiles, inputs.heads, inputs.seq_len)
-        own = counts.own if name != "dkdv" else _key_tiles(source, tiles, inputs)
+        own = _key_tiles(source, tiles, inputs) if name in BY_KEYS else counts.own
         executed = counts.visited * tiles.block_m * tiles.block_n
+        # Both gradients of keys read each query tile's rows; the one for Hopper adds to its float32 sums for dq too.
+        by_query = 2 * tiles.block_m * (row + FLOAT32)
+        sums = tiles.block_m * WIDTH * FLOAT32
         loaded = {
             "forward": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
             "hopper": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
             "dq": own * tiles.block_m * 2 * (row + FLOAT32) + counts.visited * 2 * tiles.block_n * row,
-            "dkdv": own * tiles.block_n * 2 * row + counts.visited * 2 * tiles.block_m * (row + FLOAT32),
+            "dkdv": own * tiles.block_n * 2 * row + counts.visited * by_query,
+            "hopper_backward": own * tiles.block_n * 2 * row + counts.visited * (by_query + sums),
         }[name]
         found.append(
             Kernel(
@@ -147,11 +155,17 @@ def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables
     """The tensors that live together when the pass needs the most; backward holds what forward left."""
     q, k, lse = inputs.q_bytes, inputs.k_bytes, inputs.lse_bytes
     found = [Bytes("q", q), Bytes("k", k), Bytes("v", k), Bytes("output", q), Bytes("log-sum-exp", lse)]
-    if direction == "backward":
+    if direction != "forward":
         found += [Bytes("output's gradient", q), Bytes("log-sum-exp's gradient", lse)]
         found += [Bytes("dq", q), Bytes("dk", k), Bytes("dv", k)]
-        rows = max(_row_padded(source, tiling.dq, inputs) for source in sources)
+    if direction == "backward":
+        rows = max(max(_launched_rows(source, tiling.dq, inputs)) for source in sources)
         found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
+    if direction == "hopper_backward":
+        # A part frees its own when it is done.
+        rows, summed = max((_held_rows(source, inputs) for source in sources), key=lambda each: each[1])
+        found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
+        found.append(Bytes("sums for dq, float32", FLOAT32 * WIDTH * summed))
     if len(sources) > 1:
         ratio = FLOAT32 / inputs.element
         if direction == "forward":
@@ -161,9 +175,25 @@ def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables
     return [*found, Bytes("tables of tiles", tables)] if tables else found
 
 
-def _row_padded(source: PartSource, tiles: Tiles, inputs: Inputs) -> int:
-    """The rows of the query tiles of a launch: all classes that are equally long."""
-    by_length: dict[int, int] = {}
-    for each in sequences(source.part, inputs.heads, inputs.seq_len):
-        by_length[each.length] = by_length.get(each.length, 0) + each.count
-    return max(-(-length // tiles.block_m) * tiles.block_m * count for length, count in by_length.items())
+def _held_rows(source: PartSource, inputs: Inputs) -> tuple[int, int]:
+    """Of the backward launches for Hopper when they hold the most: the rows of the last, and the rows with sums.
+
+    Classes of two lengths are launched one after the other; the first one's sums live until the second one's are made.
+    """
+    rows = _launched_rows(source, TILES, inputs)
+    return rows[-1], sum(rows)
+
+
+def _launched_rows(source: PartSource, tiles: Tiles, inputs: Inputs) -> list[int]:
+    """The rows of the query tiles of each launch of a part: a launch takes all classes that are equally long.
+
+    Where each head has one class of its own, a launch has tiles for every head, whose class may be in the other one.
+    """
+    part = source.part
+    length, longer = divmod(inputs.seq_len, part.step)
+    found = []
+    for count, ranks_in in ((longer, length + 1), (part.step - longer, length)):
+        if count and ranks_in:
+            sequences_in = inputs.heads * (count if part.covers_all_rows else 1)
+            found.append(sequences_in * -(-ranks_in // tiles.block_m) * tiles.block_m)
+    return found

@@ -34,6 +34,7 @@ PAGE = RESULTS.parents[1] / "docs" / "explain.md"
 HALF128 = TILINGS[0]
 PER_HEAD = sd.per_head([sd.sliding(100), sd.dilated(20, 4), sd.sliding(100)])
 SPLIT = sd.sliding(256) | sd.dilated(256, 16)
+POWERS = (sd.sliding(2) | sd.power() | sd.sink(1)).blocks(64) & sd.causal()
 OWN_CLASSES = longnet(segments=[64, 4096], dilations=[1, 4], heads=4)
 
 
@@ -72,7 +73,7 @@ def tiles_of(pattern: sd.Pattern, length: int, block_m: int, block_n: int) -> tu
     [
         sd.sliding(100),
         sd.sliding(200) | sd.sink(3),
-        (sd.sliding(2) | sd.power() | sd.sink(1)).blocks(64) & sd.causal(),
+        POWERS,
         sd.dilated(90, 4),
         sd.sliding(64) | sd.dilated(64, 16),
         sd.sliding(30, ahead=40),
@@ -91,7 +92,11 @@ def test_tiles_and_pairs_are_those_of_dense(pattern: sd.Pattern | sd.PerHead, se
     assert sum(part.live_pairs for part in layer.parts) == layer.live_pairs
     for part, planned in zip(layer.parts, plan(pattern).parts, strict=True):
         assert part.hopper is not None
-        for kernel in (*part.kernels, part.hopper):
+        # A mask that looks distances up in a set is too long for the backward one.
+        assert (part.hopper_backward is None) == (pattern == POWERS)
+        for kernel in (*part.kernels, part.hopper, part.hopper_backward):
+            if kernel is None:
+                continue
             full = partial = 0
             for head in range(heads):
                 own = planned.kinds[planned.kind_of[head] if planned.kind_of else 0]
@@ -147,15 +152,29 @@ def test_tile_sizes_are_those_of_the_module(pattern: sd.Pattern) -> None:
     )
     parts = only_layer(pattern, 2048).parts
     assert [(k.name, str(k.block_m), str(k.block_n)) for part in parts for k in part.kernels] == kernels
-    sizes = re.findall(r"BLOCK_M: gl.constexpr = (\d+)\s+BLOCK_N: gl.constexpr = (\d+)", source)
-    assert [(str(part.hopper.block_m), str(part.hopper.block_n)) for part in parts if part.hopper] == sizes
+    for name, attribute in (("hopper_kernel", "hopper"), ("hopper_gradients_kernel", "hopper_backward")):
+        sizes = re.findall(
+            rf"def {name}\w*\((?:(?!\ndef ).)*?BLOCK_M: gl.constexpr = (\d+)\s+BLOCK_N: gl.constexpr = (\d+)",
+            source,
+            re.DOTALL,
+        )
+        own = [getattr(part, attribute) for part in parts]
+        assert [(str(each.block_m), str(each.block_n)) for each in own] == sizes
 
 
 def test_where_there_is_no_kernel_for_hopper_none_is_told() -> None:
     for layer in (only_layer(bigbird(block=64), 1000), sd.explain(sd.sliding(9), seq_len=99, dtype="fp32").layers[0]):
-        assert [part.hopper for part in layer.parts] == [None]
-        assert layer.forward.hopper_ms is None
-    assert "on Hopper the plain forward: its own takes 16-bit" in str(sd.explain(bigbird(block=64), seq_len=1000))
+        assert [(part.hopper, part.hopper_backward) for part in layer.parts] == [(None, None)]
+        assert layer.forward.hopper_ms is layer.backward.hopper_ms is None
+        assert layer.hopper_backward_memory == ()
+    text = str(sd.explain(bigbird(block=64), seq_len=1000))
+    assert "on Hopper the plain forward: its own takes 16-bit" in text
+    assert "on Hopper the plain dq and dk/dv: its own takes 16-bit" in text
+    # Forward only: where one part's mask has a set in it, and for narrow heads.
+    for pattern, head_dim in ((sd.power() | sd.dilated(256, 16), 128), (sd.sliding(9), 64)):
+        layer = only_layer(pattern, 1000, head_dim=head_dim)
+        assert all(part.hopper is not None and part.hopper_backward is None for part in layer.parts)
+        assert layer.hopper_backward_memory == ()
 
 
 def test_constants_are_those_of_the_module() -> None:
@@ -173,6 +192,10 @@ def test_constants_are_those_of_the_module() -> None:
     assert {kernel.name for kernel in layer.parts[0].kernels if kernel.constants} == read
     assert layer.parts[0].hopper is not None
     assert layer.parts[0].hopper.constants == bool(re.search(r"def hopper_kernel\(\s+constants,", source))
+    special = layer.parts[0].hopper_backward
+    assert (special is not None) == ("def hopper_gradients_kernel" in source)
+    looks_up = bool(re.search(r"def hopper_gradients_kernel\(\s+constants,", source))
+    assert (special is not None and special.constants) == looks_up
 
 
 def test_tables_are_those_of_the_module() -> None:
@@ -213,6 +236,23 @@ def test_flops_and_bytes_by_hand() -> None:
     assert dq.loaded == 4 * (2 * 64 * (2 * 96 + 8) + 3 * 2 * 64 * 96)
     assert dkdv.loaded == 2 * 2 * 2 * 64 * 96 + 4 * 3 * 64 * (2 * 96 + 8)
     assert layer.forward.loaded_bytes == forward.loaded + q + lse
+
+
+def test_the_backward_kernel_for_hopper_by_hand() -> None:
+    """causal() on 128 tokens, 4 heads on 2 key heads, head dim 96: a key tile that both query tiles of 64 read."""
+    layer = only_layer(sd.causal(), 128, heads=4, key_heads=2, head_dim=96)
+    found = layer.parts[0].hopper_backward
+    assert found is not None
+    assert (found.block_m, found.block_n, found.own, found.full, found.partial) == (64, 128, 2, 0, 8)
+    assert found.executed == 4 * 128 * 128
+    assert found.waste == found.executed / layer.live_pairs
+    # Computed 128 wide: all five products once; the sums for dq are as wide.
+    assert found.flops == 2 * 5 * 128 * found.executed
+    assert found.loaded == 2 * 2 * 128 * 192 + 8 * (2 * 64 * (192 + 4) + 64 * 128 * 4)
+    extra = sum(each.bytes for each in layer.hopper_backward_memory) - sum(e.bytes for e in layer.backward_memory)
+    assert extra == 4 * 128 * 128 * 4
+    (entry,) = json.loads(sd.explain(sd.causal(), seq_len=128, heads=4, key_heads=2, head_dim=96).to_json())["layers"]
+    assert entry["backward"]["hopper_peak_bytes"] - entry["backward"]["peak_bytes"] == extra
 
 
 def test_parts_pay_for_merging() -> None:
@@ -363,6 +403,53 @@ def test_predictions_of_the_kernel_for_hopper_against_its_record() -> None:
         assert f"| {case} | {tokens} | {ms:.3f} | {predicted:.3f} | {off:+.1%} |" in text, off
 
 
+# The default's backward passes of a later run: those of the kernel for Hopper.
+HOPPER_BACKWARD = [
+    each
+    for each in recorded("attention_fa4_h200.json")["timings"]
+    if each["case"] in NAMES and (each["peer"], each["direction"]) == ("sparsedsl", "backward")
+]
+
+
+def test_memory_on_hopper_is_what_was_measured() -> None:
+    for each in HOPPER_BACKWARD:
+        held = explained(each["case"], each["tokens"]).hopper_backward_memory
+        new = sum(item.bytes for item in held if item.name not in ("q", "k", "v", "output's gradient"))
+        assert new / 2**20 == pytest.approx(each["peak_mib"], rel=0.005)
+
+
+def test_the_cost_of_the_backward_kernel_for_hopper_is_derived_from_its_record() -> None:
+    equations, times = [], []
+    for each in HOPPER_BACKWARD:
+        if each["tokens"] == 131072 and each["case"] in ("sliding 1024", "sliding 4096"):
+            (part,) = explained(each["case"], 131072).parts
+            assert part.hopper_backward is not None
+            equations.append((part.hopper_backward.full + part.hopper_backward.partial, part.hopper_backward.own))
+            times.append(median(each["samples_ms"]) * 1e6)
+    visited, own = np.linalg.solve(np.array(equations, dtype=float), np.array(times))
+    ((shape, kept),) = H200.hopper_backward
+    assert shape == (128, 64, 128)
+    assert (kept.visited, kept.own) == pytest.approx((visited, own), rel=1e-3)
+
+
+def test_predictions_of_the_backward_kernel_for_hopper_against_its_record() -> None:
+    """The table of docs/explain.md is what the data gives, and so is the largest error that it names."""
+    text = PAGE.read_text(encoding="utf-8").partition("### Backward on Hopper")[2]
+    assert len(HOPPER_BACKWARD) == 9
+    errors = []
+    for each in HOPPER_BACKWARD:
+        found = explained(each["case"], each["tokens"]).backward
+        assert found.hopper_ms is not None
+        assert found.floor_ms is not None
+        assert found.floor_ms < each["ms"]
+        ms = median(each["samples_ms"])
+        errors.append(found.hopper_ms / ms - 1)
+        row = f"| {each['case']} | {each['tokens']} | {ms:.3f} | {found.hopper_ms:.3f} | {errors[-1]:+.1%} |"
+        assert row in text, row
+    assert max(errors) < 1e-3
+    assert f"too low, by at most {-min(errors):.1%}" in " ".join(text.split())
+
+
 def test_dense_attention_takes_what_was_measured() -> None:
     for each in RUN["timings"]:
         if each["peer"] == "cuDNN":
@@ -439,6 +526,7 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert layer["forward"]["floor_ms"] == told.layers[0].forward.floor_ms
     assert layer["forward"]["peak_bytes"] == sum(each["bytes"] for each in layer["forward_memory"])
     assert [kernel["name"] for kernel in layer["parts"][0]["kernels"]] == ["forward", "dq", "dkdv"]
+    assert layer["parts"][0]["hopper_backward"] is layer["backward"]["hopper_peak_bytes"] is None
 
 
 @pytest.mark.parametrize(

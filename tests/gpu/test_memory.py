@@ -1,4 +1,8 @@
-"""Peak memory of a training step on the GPU: the tensors that it must have, and what `explain` states beside them."""
+"""Peak memory of a training step on the GPU: the tensors that it must have, and what `explain` states beside them.
+
+On compute capability 9.0 the backward kernel for Hopper runs where there is one, with float32 sums for dq; elsewhere
+the plain kernels do.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import torch
 
 import sparsedsl as sd
 from sparsedsl.codegen.explain import explain
+from sparsedsl.codegen.explanation import ExplainedLayer
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.power import power_attention
 
@@ -55,10 +60,21 @@ def peaks(pattern: Pattern) -> tuple[int, int]:
     return step(HEADS, LENGTH)
 
 
+def layer_of(name: str) -> ExplainedLayer:
+    """What `explain` says of a pattern."""
+    return explain(PATTERNS[name], seq_len=LENGTH, heads=HEADS, key_heads=KEY_HEADS, head_dim=HEAD_DIM).layers[0]
+
+
+def has_own_backward(layer: ExplainedLayer) -> bool:
+    """Whether the backward kernel for Hopper is what runs here."""
+    return torch.cuda.get_device_capability() == (9, 0) and bool(layer.hopper_backward_memory)
+
+
 @pytest.mark.parametrize("name", PATTERNS)
 def test_the_peak_is_what_explain_states(name: str) -> None:
-    layer = explain(PATTERNS[name], seq_len=LENGTH, heads=HEADS, key_heads=KEY_HEADS, head_dim=HEAD_DIM).layers[0]
-    for got, held in zip(peaks(PATTERNS[name]), (layer.forward_memory, layer.backward_memory), strict=True):
+    layer = layer_of(name)
+    backward = layer.hopper_backward_memory if has_own_backward(layer) else layer.backward_memory
+    for got, held in zip(peaks(PATTERNS[name]), (layer.forward_memory, backward), strict=True):
         tables = sum(each.bytes for each in held if each.name == "tables of tiles")
         stated = sum(each.bytes for each in held) - tables
         assert 0.99 * stated <= got <= 1.02 * stated
@@ -66,8 +82,10 @@ def test_the_peak_is_what_explain_states(name: str) -> None:
 
 @pytest.mark.parametrize("name", ONE_PART)
 def test_one_part_needs_five_percent_beside_its_tensors(name: str) -> None:
+    """The sums for dq of the kernel for Hopper are no part of the five percent: float32, a head dim of 128."""
     forward, backward = peaks(ONE_PART[name])
     rows, keys = HEADS * LENGTH, KEY_HEADS * LENGTH
     tensors = 2 * HEAD_DIM * (2 * rows + 2 * keys) + 4 * rows  # q, k, v, output, log-sum-exp
     assert forward <= 1.05 * tensors
-    assert backward <= 1.05 * 2 * tensors
+    sums = 4 * HEAD_DIM * rows if has_own_backward(layer_of(name)) else 0
+    assert backward <= 1.05 * 2 * tensors + sums
