@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from string import Template
 
-from sparsedsl.codegen import hopper_backward_text
+from sparsedsl.codegen import hopper_backward_launch, hopper_backward_text
 from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.hopper import filled_text, indented, shortened, used_lines
 from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, LENGTH, UNEVEN
@@ -53,12 +53,12 @@ class HopperBackwardText:
         """The kernels and the functions they call."""
         holes = self._holes()
         texts = [filled_text(each, holes) for each in self.walks]
-        texts.append(filled_text(hopper_backward_text.KERNELS, holes))
+        texts += [filled_text(each, holes) for each in (hopper_backward_launch.ROWS, hopper_backward_text.KERNELS)]
         return "\n".join(piece for line in "".join(texts).splitlines() for piece in broken(line)) + "\n"
 
     def launch(self) -> str:
         """The Python function that launches them."""
-        text = hopper_backward_text.LAUNCH_IN_CLASSES if self.text.in_classes else hopper_backward_text.LAUNCH
+        text = hopper_backward_launch.LAUNCH_IN_CLASSES if self.text.in_classes else hopper_backward_launch.LAUNCH
         return filled_text(text, self._holes())
 
     def _add_walk(self, program: LoopProgram, section: Section) -> int:
@@ -272,7 +272,7 @@ _ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)
 
 def hopper_backward_shared() -> str:
     """The Python functions that the launches of all parts share."""
-    return filled_text(hopper_backward_text.HOST, {"narrowest": str(NARROWEST), "width": str(WIDTH)})
+    return filled_text(hopper_backward_launch.HOST, {"narrowest": str(NARROWEST), "width": str(WIDTH)})
 
 
 def _given(items: Sequence[str], indent: int) -> str:
