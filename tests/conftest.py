@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import tests.interpreter  # noqa: F401
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # No deadline: the first example pays for imports and compilation, and machines differ. With CI set, every run

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-# Collected before any test runs, so that no test on the CPU road imports Triton first, for the compiler. Without a
-# CUDA device nothing is compiled, and both roads work under the one import.
+# Imported by conftest.py before any test module, so that none imports Triton first, for the compiler. Without a CUDA
+# device nothing is compiled, and both roads work under the one import.
 if not torch.cuda.is_available():
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
