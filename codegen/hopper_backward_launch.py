@@ -1,4 +1,4 @@
-"""The fixed text around the backward kernel for Hopper: what comes before and after it, and the launches of all three."""
+"""The fixed text around the backward kernel for Hopper: what comes before and after it, and all launches."""
 
 from __future__ import annotations
 
