@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 
 from sparsedsl.commands.shared import DONE, Commands, add_pattern, add_seq_len, resolved
 from sparsedsl.progress import working
@@ -28,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from sparsedsl.proofs.liveness import liveness
 
     pattern = resolved(options)
+    # Ctrl-C in the middle of this import would end as an ImportError.
+    import_module("numpy")
     with working("following the keys"):
         found = liveness(
             pattern,
