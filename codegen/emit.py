@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,23 +21,17 @@ from sparsedsl.codegen import (
     road_text,
     templates,
 )
-from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.hopper_backward import hopper_backward_shared
-from sparsedsl.codegen.hopper_choice import Backend, gradients_fit, hopper_choices
-from sparsedsl.codegen.kernel_walk import Masks, TableRoad
-from sparsedsl.codegen.part_source import looks_ahead, part_source
+from sparsedsl.codegen.hopper_choice import Backend
 from sparsedsl.codegen.part_text import top_holes
-from sparsedsl.codegen.plan import Part, plan
-from sparsedsl.codegen.programs import TableProgram, program_of
+from sparsedsl.codegen.plan import plan
+from sparsedsl.codegen.sources import sources_of
 from sparsedsl.codegen.templates import filled
-from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.codegen.tiling import Tiling
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
-
-# Of 64 to 512 queries a tile, 128 were fastest on two cores: the fewest pairs that the fused kernel still takes well.
-CPU_TILES = Tiles(128, 64, 0, 0)
 
 
 def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") -> str:
@@ -52,41 +45,20 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     Raises
         Unsupported: random choices finer than any tile; what the backend hopper has no kernel for.
     """
-    parts = plan(pattern).parts
-    hopper = hopper_choices(parts, tiling, backend)
-    special = [part for part, chosen in zip(parts, hopper, strict=True) if chosen]
-    guarded = bool(special) and backend == "auto"
-    gradients = backend == "hopper" or gradients_fit(parts)
-    tiling, cpu_tiles = fitted_tiling(parts, tiling)
+    sources = sources_of(plan(pattern).parts, tiling, backend)
+    found, tiling, cpu_tiles = sources.parts, sources.tiling, sources.cpu_tiles
+    constants, masks, tables = sources.constants, sources.masks, sources.tables
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
-    constants = Constants()
-    masks, tables = Masks(constants), TableRoad()
-    ahead = looks_ahead(parts, tiling)
-    found = [
-        part_source(
-            part,
-            number,
-            len(parts),
-            tiling,
-            cpu_tiles,
-            masks,
-            tables,
-            ragged_keys=ahead,
-            hopper=chosen,
-            gradients=gradients,
-        )
-        for number, (part, chosen) in enumerate(zip(parts, hopper, strict=True))
-    ]
-    backward = [each.hopper_backward for each in found if each.hopper_backward is not None]
-    if len(backward) < len(found):
-        backward = []
+    parts = tuple(each.part for each in found)
+    special, backward = sources.for_hopper, sources.backward_for_hopper
+    guarded = bool(special) and backend == "auto"
     hopper_kernels = "".join([*(each.hopper_kernels for each in found), *(each.kernels() for each in backward)])
     code = "".join(each.kernels + each.decode.kernels for each in found) + hopper_kernels
     cpu_parts = "".join(f"    {each.cpu_part},\n" for each in found)
     mask_source = masks.source()
     holes = {
         "pattern": _string(str(pattern)),
-        "causal": str(not ahead),
+        "causal": str(not sources.looks_ahead),
         "head_count": str(None if isinstance(pattern, Pattern) else len(pattern.heads)),
         "head_dim": str(tiling.head_dim),
         "dtypes": "(torch.float16, torch.bfloat16)" if tiling.bytes == 2 else "(torch.float32,)",
@@ -99,7 +71,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         "predicates": tables.source(),
         **road_text.NO_IMPORTS,
         **(road_text.CHOSEN_IMPORTS if guarded else road_text.FORCED_IMPORTS if special else {}),
-        **top_holes(parts, [chosen is not None for chosen in hopper], hopper_backward=bool(backward)),
+        **top_holes(parts, [each.hopper_tiles is not None for each in found], hopper_backward=bool(backward)),
     }
     everything = "".join([code, mask_source, holes["cpu_runs"]])
     in_classes = any(part.step > 1 for part in parts)
@@ -159,18 +131,6 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     head = header(pattern, tiling, [(each.part, each.forward) for each in found], backend, sizes)
     lines = (line.rstrip() for line in (head + body).splitlines())
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
-
-
-def fitted_tiling(parts: tuple[Part, ...], tiling: Tiling) -> tuple[Tiling, Tiles]:
-    """The tilings of the kernels and of the CPU road, made smaller where random choices ask for it."""
-    cpu = CPU_TILES
-    for kind in (kind for part in parts for kind in part.kinds):
-        program = program_of(kind, tiling.forward)
-        if isinstance(program, TableProgram):
-            fitted = program.masks.fitted
-            tiling = replace(tiling, forward=fitted(tiling.forward), dq=fitted(tiling.dq), dkdv=fitted(tiling.dkdv))
-            cpu = fitted(cpu)
-    return tiling, cpu
 
 
 def embedded(file: str) -> str:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.describe import describe
-from sparsedsl.codegen.emit import fitted_tiling
 from sparsedsl.codegen.explanation import Choice, ExplainedLayer, Explanation, Kernel, Kind, PartOfPlan, Pass
 from sparsedsl.codegen.gpus import Gpu, gpu_named
-from sparsedsl.codegen.hopper_backward import gradients_run
-from sparsedsl.codegen.hopper_choice import gradients_fit, hopper_choices
-from sparsedsl.codegen.kernel_walk import Masks, TableRoad
-from sparsedsl.codegen.part_source import PartSource, looks_ahead, part_source
+from sparsedsl.codegen.hopper_choice import gradients_run
+from sparsedsl.codegen.part_source import PartSource
 from sparsedsl.codegen.plan import GAIN, LENGTH, TILE, Costs, plan
 from sparsedsl.codegen.predict import dense_ms, launch_ms, matrix_ms, memory_ms, predicted_ms
 from sparsedsl.codegen.programs import Program, TableProgram
 from sparsedsl.codegen.runs import Listed
+from sparsedsl.codegen.sources import sources_of
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tile_counts import part_pairs
 from sparsedsl.codegen.tiling import TILINGS, Tiling, tiling_for
@@ -153,27 +150,9 @@ def _explained(
     pattern: Pattern | PerHead, layers: tuple[int, ...], tiling: Tiling, inputs: Inputs, dtype: str, gpu: Gpu
 ) -> ExplainedLayer:
     decided = plan(pattern)
-    hopper, gradients = hopper_choices(decided.parts, tiling, "auto"), gradients_fit(decided.parts)
-    tiling, cpu_tiles = fitted_tiling(decided.parts, tiling)
-    constants = Constants()
-    masks, tables = Masks(constants), TableRoad()
-    ahead = looks_ahead(decided.parts, tiling)
-    sources = [
-        part_source(
-            part,
-            number,
-            len(hopper),
-            tiling,
-            cpu_tiles,
-            masks,
-            tables,
-            ragged_keys=ahead,
-            hopper=chosen,
-            gradients=gradients,
-        )
-        for number, (part, chosen) in enumerate(zip(decided.parts, hopper, strict=True))
-    ]
-    special = gradients_run(inputs.head_dim) and all(source.hopper_backward is not None for source in sources)
+    found = sources_of(decided.parts, tiling, "auto")
+    sources, tiling, tables = found.parts, found.tiling, found.tables
+    special = gradients_run(inputs.head_dim) and bool(found.backward_for_hopper)
     parts = tuple(
         _part(source, kernels_of(source, tiling, tables.patterns, inputs, gradients=special), inputs)
         for source in sources
@@ -181,7 +160,7 @@ def _explained(
     live = sum(part.live_pairs for part in parts)
     triangle = inputs.heads * inputs.seq_len * (inputs.seq_len + 1) // 2
     forward, backward = (
-        _pass(direction, sources, parts, live, None if ahead else triangle, inputs, dtype, gpu)
+        _pass(direction, sources, parts, live, None if found.looks_ahead else triangle, inputs, dtype, gpu)
         for direction in ("forward", "backward")
     )
     # Kernels of equal tiles read one table.
@@ -200,8 +179,8 @@ def _explained(
         choice=_choice(decided.costs),
         parts=parts,
         live_pairs=live,
-        dense_ratio=None if ahead or not live else triangle / live,
-        constants=constants.size,
+        dense_ratio=None if found.looks_ahead or not live else triangle / live,
+        constants=found.constants.size,
         forward=forward,
         backward=backward,
         forward_memory=held["forward"],

@@ -19,6 +19,7 @@ from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
+from sparsedsl.codegen.tiles import TileProgram
 from sparsedsl.codegen.tiling import HopperTiles
 from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
 
@@ -115,20 +116,8 @@ class HopperText:
     def _add_walk(self, program: LoopProgram, section: Section) -> int:
         """Write the functions that count the section's tiles and tell the u-th."""
         number = len(self.walks)
-        home = home_lines(program.tiles, self.names)
-        lines, counts, tile = section_lines(section, self.names, 0)
-        without_last = [line for line in lines if not line.startswith(f"{counts[-1]} = ")]
-        what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
-        holes = {
-            "s": f"{self.text.suffix}_{number}",
-            "what": shortened(f"{what}: {describe(section, 'i')}."),
-            "count_lines": indented(used_lines(home, lines), 4),
-            "count": " + ".join(counts),
-            "tile_lines": indented(used_lines(home, [*without_last, *tile]), 4),
-            "constants": "${constants}",
-        }
-        text = Template(hopper_text.WALK).substitute(holes)
-        self.walks.append(text.replace("listed_below(", "hopper_listed_below("))
+        end = f"{self.text.suffix}_{number}"
+        self.walks.append(walk_text(hopper_text.WALK, end, program.tiles, section, self.names))
         return number
 
     def _holes(self) -> dict[str, str]:
@@ -142,7 +131,7 @@ class HopperText:
             "constants": constants,
             "constants_first": "constants, " if self.look_up else "",
             "constants_given": "            constants_on(q.device),\n" if self.look_up else "",
-            "masks": masks_text(self.masks),
+            "masks": _masks_text(self.masks),
             "step_mask": self._mask_text("MASK", 4, "if MASK >= 0:") if self.masks else "",
             "first_mask": "" if first.mask is None else self._first_mask(first),
             "work": indented(self._work_lines(), 8),
@@ -169,7 +158,7 @@ class HopperText:
                 else f"hopper_stages({self.tiles.block_n}, width)"
             ),
             "dynamic": str(self.choice.dynamic),
-            "counter": "torch.zeros(1, dtype=torch.int32, device=q.device)" if self.choice.dynamic else "lse",
+            "counter": counter(self.choice.dynamic),
             "o_tensor": "out" if last else "q",
             "o_by_tma": f"width <= {WIDEST_OUTPUT}" if last else "False",
             "class_names": ", " + ", ".join(f'"{name}"' for name in names) if names else "",
@@ -335,12 +324,34 @@ _MERGE_OUT = """\
 """
 
 
+def counter(dynamic: bool) -> str:
+    """What a launch gives for the counter by which tiles are handed out; any tensor where they are not."""
+    return "torch.zeros(1, dtype=torch.int32, device=q.device)" if dynamic else "lse"
+
+
+def walk_text(text: str, end: str, tiles: TileProgram, section: Section, names: Names) -> str:
+    """Two functions, whose names have this end: how many tiles a section has for the own tile; which is the u-th."""
+    home = home_lines(tiles, names)
+    lines, counts, tile = section_lines(section, names, 0)
+    without_last = [line for line in lines if not line.startswith(f"{counts[-1]} = ")]
+    what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
+    holes = {
+        "s": end,
+        "what": _short(f"{what}: {describe(section, names.own)}."),
+        "count_lines": indented(_used(home, lines), 4),
+        "count": " + ".join(counts),
+        "tile_lines": indented(_used(home, [*without_last, *tile]), 4),
+        "constants": "${constants}",
+    }
+    return Template(text).substitute(holes).replace("listed_below(", "hopper_listed_below(")
+
+
 def _given(columns: dict[str, str]) -> list[str]:
     """The columns as arguments: numbers, or the names of constants."""
     return [value if value.isdecimal() else name for name, value in columns.items()]
 
 
-def masks_text(masks: Sequence[str]) -> str:
+def _masks_text(masks: Sequence[str]) -> str:
     """The masks of a part, each under its number."""
     lines = []
     for number, source in enumerate(masks):
@@ -350,7 +361,7 @@ def masks_text(masks: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def used_lines(lines: Sequence[str], following: Sequence[str]) -> list[str]:
+def _used(lines: Sequence[str], following: Sequence[str]) -> list[str]:
     """All lines, less those of the first that assign what none after them reads."""
     kept = list(following)
     for line in reversed(lines):
@@ -378,7 +389,7 @@ def _placed(text: str, conditional: bool) -> str:
     return re.sub(r"(?ms)^ *#<\n(.*?)^ *#>\n", block, text)
 
 
-def shortened(text: str) -> str:
+def _short(text: str) -> str:
     """A docstring's line, cut where it is long."""
     text = text.replace("\\", "\\\\")
     return text if len(text) <= 60 else f"{text[:56]} ..."

@@ -8,26 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from string import Template
 
 from sparsedsl.codegen import hopper_backward_launch, hopper_backward_text
-from sparsedsl.codegen.describe import describe
-from sparsedsl.codegen.hopper import filled_text, indented, shortened, used_lines
-from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, LENGTH, UNEVEN
+from sparsedsl.codegen.hopper import counter, filled_text, indented, walk_text
+from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, GRADIENT_WIDTH, TOO_NARROW, column_counts, uneven
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
-from sparsedsl.codegen.part_text import PartText
+from sparsedsl.codegen.part_text import PartText, argument_lines
 from sparsedsl.codegen.programs import LoopProgram
-from sparsedsl.codegen.terms import predicate_source
-from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
-
-# Up to here the plain kernels run. Heads as wide as dk and dv leave registers for.
-NARROWEST = 64
-TILES, WIDTH = GRADIENT_TILES, 128
-
-
-def gradients_run(head_dim: int) -> bool:
-    """Whether these kernels are what runs for heads so wide, as `hopper_gradients` of an emitted module decides."""
-    return NARROWEST < head_dim <= WIDTH
+from sparsedsl.codegen.walk import Names, Section
 
 
 class HopperBackwardText:
@@ -48,10 +36,11 @@ class HopperBackwardText:
         ]
         read = " ".join([*self.walks, *self.masks, text.class_of_head or ""]).replace("${constants}", "")
         self.look_up = re.search(r"\bconstants\b", read) is not None
+        self.holes = self._found_holes()
 
     def kernels(self) -> str:
         """The kernels and the functions they call."""
-        holes = self._holes()
+        holes = self.holes
         texts = [filled_text(each, holes) for each in self.walks]
         texts += [filled_text(each, holes) for each in (hopper_backward_launch.ROWS, hopper_backward_text.KERNELS)]
         return "\n".join(piece for line in "".join(texts).splitlines() for piece in broken(line)) + "\n"
@@ -59,25 +48,13 @@ class HopperBackwardText:
     def launch(self) -> str:
         """The Python function that launches them."""
         text = hopper_backward_launch.LAUNCH_IN_CLASSES if self.text.in_classes else hopper_backward_launch.LAUNCH
-        return filled_text(text, self._holes())
+        return filled_text(text, self.holes)
 
     def _add_walk(self, program: LoopProgram, section: Section) -> int:
         """Write the functions that count the section's tiles and tell the u-th."""
         number = len(self.walks)
-        home = home_lines(program.transposed, self.names)
-        lines, counts, tile = section_lines(section, self.names, 0)
-        without_last = [line for line in lines if not line.startswith(f"{counts[-1]} = ")]
-        what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
-        holes = {
-            "s": f"{self.text.suffix}_{number}",
-            "what": shortened(f"{what}: {describe(section, 'j')}."),
-            "count_lines": indented(used_lines(home, lines), 4),
-            "count": " + ".join(counts),
-            "tile_lines": indented(used_lines(home, [*without_last, *tile]), 4),
-            "constants": "${constants}",
-        }
-        text = Template(hopper_backward_text.WALK).substitute(holes)
-        self.walks.append(text.replace("listed_below(", "hopper_listed_below("))
+        end = f"{self.text.suffix}_{number}"
+        self.walks.append(walk_text(hopper_backward_text.WALK, end, program.transposed, section, self.names))
         return number
 
     def _mask_number(self, masks: Masks, section: Section) -> int:
@@ -88,8 +65,9 @@ class HopperBackwardText:
             self.masks.append(source)
         return self.masks.index(source)
 
-    def _holes(self) -> dict[str, str]:
+    def _found_holes(self) -> dict[str, str]:
         own = self.text.holes()
+        handed_out = uneven(column_counts(self.programs, self.text.part))
         in_classes, bound = self.text.in_classes, self.text.class_of_head
         single, later = self.text.count == 1, self.text.number > 0
         constants = "constants" if self.look_up else ""
@@ -97,26 +75,25 @@ class HopperBackwardText:
         deep = 16 if in_classes else 12
         results = ["dk_desc", "dv_desc"] if single else ["dk_ptr", "dv_ptr"]
         results += ["before_dk_ptr", "before_dv_ptr"] if later else []
-        tile_row = own["tile_row"].removesuffix(" + first_slot")
+        one = "1, " if in_classes else ""
         return own | {
-            "block_m": str(TILES.block_m),
-            "block_n": str(TILES.block_n),
-            "width": str(WIDTH),
+            "block_m": str(GRADIENT_TILES.block_m),
+            "block_n": str(GRADIENT_TILES.block_n),
+            "width": str(GRADIENT_WIDTH),
             "constants": f", {constants}" if constants else "",
             "constants_first": f"{constants}, " if constants else "",
-            "constants_given": _given(["constants_on(q.device)"] if constants else [], deep),
+            "constants_given": argument_lines(["constants_on(q.device)"] if constants else [], deep),
             "row_constants": f"{row_constants}, " if row_constants else "",
-            "row_constants_given": _given(["constants_on(q.device)"] if row_constants else [], deep),
+            "row_constants_given": argument_lines(["constants_on(q.device)"] if row_constants else [], deep),
             "place": "    place = told(place_smem, slot)\n" if self.masks else "",
             "step_mask": self._step_mask() if self.masks else "",
             "token_row": own["token_row"] if in_classes else "i_bh.to(tl.int64) * q_len + o_m - q_start",
-            "tile_row": tile_row,
+            "tile_row": own["tile_row"].removesuffix(" + first_slot"),
             "add_before": _ADD_BEFORE if later else "",
-            "before": "before_ptr, " if later else "",
             "before_results": "before: Sequence[Tensor], " if later else "",
-            "give_before": _given(["before[0]"] if later else [], deep),
+            "give_before": argument_lines(["before[0]"] if later else [], deep),
             "results": "".join(f"{name}, " for name in results),
-            "give_results": _given(self._given_results(single, later), deep),
+            "give_results": argument_lines(self._given_results(single, later), deep),
             "key_scalars": own["key_scalars"].replace(" head_dim: tl.constexpr,", "").rstrip("\n "),
             "head_row": self._head_row(bound),
             "work": indented([*self._work_lines(), *_HEAD_LINES], 8),
@@ -127,16 +104,13 @@ class HopperBackwardText:
             "count_lines": indented(self._count_lines(), 8),
             "first_step": indented(self._step_lines(old=False), 12),
             "next_step": indented(self._step_lines(old=True), 16),
-            "store": self._store(single, later),
-            "one": "1, " if in_classes else "",
-            "staging": filled_text(hopper_backward_text.STAGING, {"one": "1, " if in_classes else ""})
-            if single
-            else "",
+            "store": self._store(own, single, later),
+            "one": one,
+            "staging": filled_text(hopper_backward_text.STAGING, {"one": one}) if single else "",
             "staging_name": "o_smem, " if single else "",
             "last_wait": "\n    tma.store_wait(0)" if single else "",
-            "dynamic": str(self._uneven()),
-            "counter": "torch.zeros(1, dtype=torch.int32, device=q.device)" if self._uneven() else "lse",
-            "give_key_classes": own["give_key_classes"],
+            "dynamic": str(handed_out),
+            "counter": counter(handed_out),
         }
 
     def _given_results(self, single: bool, later: bool) -> list[str]:
@@ -245,8 +219,7 @@ class HopperBackwardText:
             ]
         return indented(lines, 4) + "\n"
 
-    def _store(self, single: bool, later: bool) -> str:
-        holes = self.text.holes()
+    def _store(self, holes: dict[str, str], single: bool, later: bool) -> str:
         if single:
             return filled_text(hopper_backward_text.STORE_TILE, holes)
         row = "i_bg.to(gl.int64) * k_len + o_n"
@@ -258,13 +231,6 @@ class HopperBackwardText:
             text += hopper_backward_text.PUT_ROWS.format(name)
         return text
 
-    def _uneven(self) -> bool:
-        """Whether columns of tiles differ in length by so much that a fixed share of them would leave some idle."""
-        length = LENGTH // self.text.part.step
-        rows, columns = -(-length // TILES.block_m), -(-length // TILES.block_n)
-        counts = [sum(each.transposed.counts(range(j, j + 1), rows)) for each in self.programs for j in range(columns)]
-        return max(counts) * len(counts) > UNEVEN * sum(counts)
-
 
 _HEAD_LINES = ("i_b = i_bg // key_heads", "i_g = i_bg % key_heads")
 _ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)\n"
@@ -272,8 +238,4 @@ _ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)
 
 def hopper_backward_shared() -> str:
     """The Python functions that the launches of all parts share."""
-    return filled_text(hopper_backward_launch.HOST, {"narrowest": str(NARROWEST), "width": str(WIDTH)})
-
-
-def _given(items: Sequence[str], indent: int) -> str:
-    return "".join(f"{' ' * indent}{item},\n" for item in items)
+    return filled_text(hopper_backward_launch.HOST, {"narrowest": str(TOO_NARROW), "width": str(GRADIENT_WIDTH)})

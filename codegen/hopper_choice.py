@@ -21,8 +21,10 @@ from sparsedsl.pattern import Pattern
 Backend = Literal["auto", "triton", "hopper"]
 BACKENDS: tuple[Backend, ...] = ("auto", "triton", "hopper")
 
-# The backward kernel: 64 queries, and 64 keys for each of two warpgroups.
+# The backward kernel: 64 queries, and 64 keys for each of two warpgroups; heads wider than the first of these widths,
+# up to the second, which is as wide as dk and dv leave registers for.
 GRADIENT_TILES = Tiles(64, 128, 4, 2)
+TOO_NARROW, GRADIENT_WIDTH = 64, 128
 # Keys of a tile; more tiles in a ring than four are of no use, and two must fit.
 WIDE, NARROW = 128, 64
 MOST_STAGES = 4
@@ -89,13 +91,28 @@ def fits(part: Part, tiling: Tiling) -> bool:
     return tiling.head_dim <= WIDEST_OUTPUT or most <= MOST_BESIDE_WIDE_HEADS
 
 
-def gradients_fit(parts: Sequence[Part]) -> bool:
-    """Whether the registers of the backward kernel for Hopper hold the conditions of all masks, as far as is known."""
-    kinds = [kind for part in parts for kind in part.kinds]
-    programs = [program_of(kind, GRADIENT_TILES) for kind in kinds]
-    loops = [each for each in programs if isinstance(each, LoopProgram)]
-    masks = [section.mask for each in loops for section in each.transposed_sections if section.mask is not None]
-    return len(loops) == len(programs) and all(_comparisons(mask) <= MOST_COMPARISONS for mask in masks)
+def have_gradients(parts: Sequence[Part], tiling: Tiling, backend: Backend) -> bool:
+    """Whether parts that all have a forward kernel for Hopper get a backward one: all of them, or none.
+
+    The backend auto takes it where the registers hold the conditions of all masks, as far as is known.
+    """
+    loops = [gradient_programs(part) for part in parts]
+    if tiling.head_dim > GRADIENT_WIDTH or None in loops:
+        return False
+    masks = {section.mask for each in loops for program in each or () for section in program.transposed_sections}
+    return backend == "hopper" or all(_comparisons(mask) <= MOST_COMPARISONS for mask in masks if mask is not None)
+
+
+def gradient_programs(part: Part) -> tuple[LoopProgram, ...] | None:
+    """The tile programs of the part's kinds of heads in the backward kernel's tiles; None where a table is needed."""
+    programs = [program_of(kind, GRADIENT_TILES) for kind in part.kinds]
+    loops = tuple(each for each in programs if isinstance(each, LoopProgram))
+    return loops if len(loops) == len(programs) else None
+
+
+def gradients_run(head_dim: int) -> bool:
+    """Whether these kernels are what runs for heads so wide, as `hopper_gradients` of an emitted module decides."""
+    return TOO_NARROW < head_dim <= GRADIENT_WIDTH
 
 
 def hopper_tiles(part: Part, tiling: Tiling) -> HopperTiles:
@@ -112,7 +129,7 @@ def hopper_tiles(part: Part, tiling: Tiling) -> HopperTiles:
     pairs = [sum(row_counts(programs, part)) * programs[0].tiles.block_n for programs in (wide, narrow)]
     too_wide = tiling.head_dim > WIDEST_OUTPUT or any(_comparisons(mask) > MOST_COMPARISONS for mask in _masks(wide))
     chosen = narrow if too_wide or pairs[0] > WASTE * pairs[1] else wide
-    return HopperTiles(chosen[0].tiles.block_n, MOST_STAGES, _uneven(chosen, part))
+    return HopperTiles(chosen[0].tiles.block_n, MOST_STAGES, uneven(row_counts(chosen, part)))
 
 
 def hopper_candidates(part: Part, tiling: Tiling) -> list[HopperTiles]:
@@ -130,9 +147,8 @@ def ring(block_n: int, width: int) -> int:
     return max(2, min(MOST_STAGES, 32768 // (block_n * width)))
 
 
-def _uneven(programs: Sequence[LoopProgram], part: Part) -> bool:
-    """Whether rows of tiles differ in length by so much that a fixed share of them would leave some idle."""
-    counts = row_counts(programs, part)
+def uneven(counts: Sequence[int]) -> bool:
+    """Whether rows or columns of tiles differ in length by so much that a fixed share of them would leave some idle."""
     return max(counts) * len(counts) > UNEVEN * sum(counts)
 
 
@@ -148,10 +164,18 @@ def _comparisons(mask: Predicate) -> int:
 
 def row_counts(programs: Sequence[LoopProgram], part: Part) -> list[int]:
     """How many key tiles each query tile reads, for one head of each kind."""
+    return [count for program in programs for count in _own_counts(program.tiles, part)]
+
+
+def column_counts(programs: Sequence[LoopProgram], part: Part) -> list[int]:
+    """How many query tiles read each key tile, for one head of each kind."""
+    return [count for program in programs for count in _own_counts(program.transposed, part)]
+
+
+def _own_counts(tiles: TileProgram, part: Part) -> list[int]:
     length = LENGTH // part.step
-    tiles = programs[0].tiles
-    rows, columns = -(-length // tiles.block_m), -(-length // tiles.block_n)
-    return [sum(program.tiles.counts(range(i, i + 1), columns)) for program in programs for i in range(rows)]
+    own, visited = -(-length // tiles.block_m), -(-length // tiles.block_n)
+    return [sum(tiles.counts(range(i, i + 1), visited)) for i in range(own)]
 
 
 def hopper_programs(part: Part, block_n: int) -> tuple[LoopProgram, ...]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from sparsedsl.codegen import backward_text, forward_text, launch_text
 from sparsedsl.codegen.decode_source import DecodeSource, decode_source
 from sparsedsl.codegen.hopper import HopperText
-from sparsedsl.codegen.hopper_backward import TILES, WIDTH, HopperBackwardText
-from sparsedsl.codegen.hopper_choice import hopper_programs
+from sparsedsl.codegen.hopper_backward import HopperBackwardText
+from sparsedsl.codegen.hopper_choice import gradient_programs, hopper_programs
 from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, Walker
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
@@ -41,13 +41,7 @@ class PartSource:
     hopper_tiles: HopperTiles | None = None
     hopper_kernels: str = ""
     hopper_launch: str = ""
-    # None where only a table tells the tiles of its size.
     hopper_backward: HopperBackwardText | None = None
-
-
-def looks_ahead(parts: Sequence[Part], tiling: Tiling) -> bool:
-    """Whether some query reads a key to its right: then queries may stand past the last key, for every part."""
-    return any(program_of(kind, tiling.forward).looks_ahead for part in parts for kind in part.kinds)
 
 
 def part_source(
@@ -103,14 +97,14 @@ def part_source(
         hopper_tiles=hopper,
         hopper_kernels=special.kernels(),
         hopper_launch=special.launch(),
-        hopper_backward=_hopper_backward(text, masks) if gradients and tiling.head_dim <= WIDTH else None,
+        hopper_backward=_hopper_backward(text, masks) if gradients else None,
     )
 
 
-def _hopper_backward(text: PartText, masks: Masks) -> HopperBackwardText | None:
-    programs = [program_of(kind, TILES) for kind in text.part.kinds]
-    loops = [each for each in programs if isinstance(each, LoopProgram)]
-    return HopperBackwardText(text, loops, masks, _early_tiles(loops)) if loops == programs else None
+def _hopper_backward(text: PartText, masks: Masks) -> HopperBackwardText:
+    programs = gradient_programs(text.part)
+    assert programs is not None, text.part
+    return HopperBackwardText(text, programs, masks, _early_tiles(programs))
 
 
 def low_or_tall(part: Part, tiling: Tiling) -> Tiling:

@@ -103,9 +103,9 @@ class PartText:
             "class_scalars": _listed(names),
             "rows_scalars": _listed(rows_names),
             "each_count": "each.count * " if self.in_classes and not bound else "",
-            "give_classes": _lines(given, 12),
-            "give_classes_deeper": _lines(given, 16),
-            "give_rows_classes": _lines(["heads", *given] if bound else given, 16),
+            "give_classes": argument_lines(given, 12),
+            "give_classes_deeper": argument_lines(given, 16),
+            "give_rows_classes": argument_lines(["heads", *given] if bound else given, 16),
         }
 
     def _key_holes(self) -> Holes:
@@ -149,7 +149,7 @@ class PartText:
             "store_dkdv": store,
             "key_names": _quoted(names),
             "key_scalars": _listed([*names, *([] if self.count == 1 else ["head_dim: tl.constexpr"])]),
-            "give_key_classes": _lines([values[name] for name in names], 16),
+            "give_key_classes": argument_lines([values[name] for name in names], 16),
         }
 
     def _before_holes(self) -> Holes:
@@ -175,10 +175,10 @@ class PartText:
             "dkdv_results": "".join(dkdv) + ("before_dk_ptr, before_dv_ptr, " if later else ""),
             "before_out": "before: Tensor,\n    " if later else "",
             "before_results": "    before: Sequence[Tensor],\n" if later else "",
-            "give_before": _lines(["before"] if later else [], 12),
-            "give_before_dq": _lines(["before[0]"] if later else [], deep),
-            "give_dkdv": _lines(given, deep),
-            "dkdv_head_dim": "" if self.count == 1 else _lines(["head_dim=head_dim"], deep),
+            "give_before": argument_lines(["before"] if later else [], 12),
+            "give_before_dq": argument_lines(["before[0]"] if later else [], deep),
+            "give_dkdv": argument_lines(given, deep),
+            "dkdv_head_dim": "" if self.count == 1 else argument_lines(["head_dim=head_dim"], deep),
         }
 
 
@@ -231,5 +231,6 @@ def _listed(names: list[str]) -> str:
     return "\n    " + ", ".join(names) + "," if names else ""
 
 
-def _lines(items: list[str], indent: int) -> str:
+def argument_lines(items: list[str], indent: int) -> str:
+    """Arguments of a call, each on a line of its own."""
     return "".join(f"{' ' * indent}{item},\n" for item in items)

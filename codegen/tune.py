@@ -11,10 +11,10 @@ import torch
 import triton
 
 from sparsedsl.codegen.build import one_layer
-from sparsedsl.codegen.emit import fitted_tiling
 from sparsedsl.codegen.hopper_choice import hopper_candidates, hopper_choices
 from sparsedsl.codegen.part_source import low_or_tall
 from sparsedsl.codegen.plan import Part, plan
+from sparsedsl.codegen.sources import fitted_tiling
 from sparsedsl.codegen.tiling import Tiles, Tiling, tiling_for, tilings_on
 from sparsedsl.codegen.tuned import (
     DTYPES,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsedsl.codegen.explanation import Bytes, Kernel
-from sparsedsl.codegen.hopper_backward import TILES, WIDTH
+from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, GRADIENT_WIDTH
 from sparsedsl.codegen.part_source import PartSource
 from sparsedsl.codegen.table_masks import TableMasks
 from sparsedsl.codegen.tile_counts import part_pairs, ranks, sequences, table_numbers, tile_counts
@@ -71,14 +71,14 @@ def kernels_of(
     if source.hopper_tiles is not None:
         kernels.append(("hopper", source.hopper_tiles.tiles))
     if gradients:
-        kernels.append(("hopper_backward", TILES))
+        kernels.append(("hopper_backward", GRADIENT_TILES))
     for name, tiles in kernels:
         counts = tile_counts(part, tiles, inputs.heads, inputs.seq_len)
         own = _key_tiles(source, tiles, inputs) if name in BY_KEYS else counts.own
         executed = counts.visited * tiles.block_m * tiles.block_n
         # Both gradients of keys read each query tile's rows; the one for Hopper adds to its float32 sums for dq too.
         by_query = 2 * tiles.block_m * (row + FLOAT32)
-        sums = tiles.block_m * WIDTH * FLOAT32
+        sums = tiles.block_m * GRADIENT_WIDTH * FLOAT32
         loaded = {
             "forward": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
             "hopper": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
@@ -165,7 +165,7 @@ def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables
         # A part frees its own when it is done.
         rows, summed = max((_held_rows(source, inputs) for source in sources), key=lambda each: each[1])
         found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
-        found.append(Bytes("sums for dq, float32", FLOAT32 * WIDTH * summed))
+        found.append(Bytes("sums for dq, float32", FLOAT32 * GRADIENT_WIDTH * summed))
     if len(sources) > 1:
         ratio = FLOAT32 / inputs.element
         if direction == "forward":
@@ -180,7 +180,7 @@ def _held_rows(source: PartSource, inputs: Inputs) -> tuple[int, int]:
 
     Classes of two lengths are launched one after the other; the first one's sums live until the second one's are made.
     """
-    rows = _launched_rows(source, TILES, inputs)
+    rows = _launched_rows(source, GRADIENT_TILES, inputs)
     return rows[-1], sum(rows)
 
 

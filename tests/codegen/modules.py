@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from types import ModuleType
 
-from sparsedsl.codegen import emit as emission
+from sparsedsl.codegen import sources
+from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.tiling import Tiles, Tiling
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
@@ -27,11 +28,11 @@ _folder = Path(mkdtemp(prefix="sparsedsl-tests-"))
 @cache
 def source_of(pattern: Pattern | PerHead) -> str:
     """The text of the pattern's module in small tiles, those of the CPU road too."""
-    usual, emission.CPU_TILES = emission.CPU_TILES, SMALL_CPU
+    usual, sources.CPU_TILES = sources.CPU_TILES, SMALL_CPU
     try:
-        return emission.emit(pattern, SMALL)
+        return emit(pattern, SMALL)
     finally:
-        emission.CPU_TILES = usual
+        sources.CPU_TILES = usual
 
 
 def module_of(pattern: Pattern | PerHead) -> ModuleType:
