@@ -49,7 +49,8 @@ class AttentionModule(Protocol):
 class CompiledAttention:
     """Attention over one pattern, ready to call on CUDA or CPU tensors; made by `compile`.
 
-    The same inputs give the same bits each time on one kind of GPU, gradients too; no option is needed for that.
+    The same inputs give the same bits each time on one kind of GPU, but for dq on Hopper, whose last bits change from
+    call to call; under `torch.use_deterministic_algorithms(True)` all repeat.
 
     Shapes
         q (batch, heads, q_len, head_dim); k, v (batch, key_heads, k_len, head_dim), key_heads dividing heads; or a

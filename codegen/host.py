@@ -348,8 +348,8 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
-    The same inputs give the same bits each time, gradients too: no sum waits for who comes first. There is no other
-    mode, and torch.use_deterministic_algorithms changes nothing.
+    The same inputs give the same bits each time, but for dq on Hopper, whose sums take any order; under
+    torch.use_deterministic_algorithms(True) all repeat.
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
