@@ -58,7 +58,7 @@ from benchmarks.decode_peers import (
 )
 from benchmarks.decode_variants import VARIANTS, call_of, compile_ahead
 from benchmarks.record import machine
-from benchmarks.timing import samples
+from benchmarks.timing import captured, samples
 
 FARTHEST = 2e-2  # from float64 attention, relative to its largest value
 PREPARE_S, FLEX_S = 45.0, 25.0  # the most that compiling ahead takes, and each of FlexAttention's cases
@@ -110,19 +110,6 @@ class Run:
         return True
 
 
-def graphed(call: Callable[[], object]) -> Callable[[], object]:
-    """The call as a captured CUDA graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
 def turns_of(batch: int, settings: Settings) -> list[slice]:
     """The ranges of sequences that one sample goes through."""
     found = [slice(first, first + batch) for first in range(0, settings.sequences, batch)]
@@ -136,7 +123,7 @@ def timed(call: Call, turns: Sequence[slice], settings: Settings, *, graph: bool
         for own in turns:
             call(own)
 
-    sample = graphed(each) if graph else each
+    sample = captured(each) if graph else each
     return median(samples({"": sample}, rounds=settings.rounds, cuda=settings.cuda)[""]) / len(turns)
 
 

@@ -46,13 +46,13 @@ from benchmarks.model_parts import (
     SPARSE,
     UNMASKED,
     call,
-    captured,
     model_of,
     new_cache,
     register_unmasked,
     restart,
 )
 from benchmarks.record import machine
+from benchmarks.timing import captured
 from sparsedsl.integrations.transformers import register
 from sparsedsl.patterns.power import power_attention
 

@@ -1,4 +1,4 @@
-"""Parts of a benchmark of a whole model: the model, its cache, dense attention without a mask, a captured step."""
+"""Parts of a benchmark of a whole model: the model, its cache, dense attention without a mask."""
 
 from __future__ import annotations
 
@@ -83,16 +83,3 @@ def restart(cache: Any, last: Tensor, tokens: int) -> None:
     last.zero_()
     for layer in cache.layers:
         layer.cumulative_length.fill_(tokens)
-
-
-def captured(step: Callable[[], object]) -> Callable[[], object]:
-    """The step as a CUDA graph; it has been called before."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay

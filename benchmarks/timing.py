@@ -89,3 +89,16 @@ def compilations() -> int:
     emitted = [module for name, module in sys.modules.items() if name.startswith("sparsedsl_emitted_")]
     kernels = {id(each): each for module in emitted for each in vars(module).values() if isinstance(each, JITFunction)}
     return sum(len(cache[0]) for kernel in kernels.values() for cache in kernel.device_caches.values())
+
+
+def captured(call: Call) -> Call:
+    """The call as a captured CUDA graph; it has been called before."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
