@@ -12,7 +12,9 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -29,17 +31,34 @@ TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {"bf16": gl.bfloat16, "fp16": gl.float16}
 
 
+def tensor(kernel: Any, width: int, dtype: str, rows: int) -> str:
+    """The type of a descriptor of one head's tiles of so many rows; of one class's where the kernel walks classes."""
+    block = [1, 1, *([1] if "classes" in kernel.arg_names else []), rows, width]
+    layout = gl.NVMMASharedLayout.get_default_for(block, TYPES[dtype])
+    return f"tensordesc<{dtype}[{','.join(map(str, block))}],{layout!r}>"
+
+
+def cubin_of(kernel: Any, types: dict[str, str], chosen: dict[str, int]) -> bytes:
+    """The machine code of a kernel for arguments of these types and these constants; the other arguments are int32."""
+    names = kernel.arg_names
+    types = types | dict.fromkeys(chosen, "constexpr")
+    source = GluonASTSource(
+        kernel,
+        {name: types.get(name, "i32") for name in names},
+        {(names.index(name),): value for name, value in chosen.items()},
+        {},
+    )
+    found = triton.compile(source, target=TARGET, options={"num_warps": 4, "maxnreg": 168})
+    cubin: bytes = found.asm["cubin"]
+    return cubin
+
+
 def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: str) -> bytes:
     """The cubin of one part's kernel; all but the last part write float32."""
     kernel = getattr(module, f"hopper_kernel{suffix}")
-    names = kernel.arg_names
     width = triton.next_power_of_2(head_dim)
     (block_n,) = {int(value) for value in _constants_of(kernel.src, "BLOCK_N")}
-
-    def descriptor(rows: int) -> str:
-        block = [1, 1, *([1] if "classes" in names else []), rows, width]
-        layout = gl.NVMMASharedLayout.get_default_for(block, TYPES[dtype])
-        return f"tensordesc<{dtype}[{','.join(map(str, block))}],{layout!r}>"
+    descriptor = partial(tensor, kernel, width, dtype)
 
     chosen = {
         "HEAD_DIM": head_dim,
@@ -57,29 +76,15 @@ def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: 
         "before_ptr": "*fp32",
         "lse_ptr": "*fp32",
         "scale": "fp32",
-        **dict.fromkeys(chosen, "constexpr"),
     }
-    source = GluonASTSource(
-        kernel,
-        {name: types.get(name, "i32") for name in names},
-        {(names.index(name),): value for name, value in chosen.items()},
-        {},
-    )
-    found = triton.compile(source, target=TARGET, options={"num_warps": 4, "maxnreg": 168})
-    cubin: bytes = found.asm["cubin"]
-    return cubin
+    return cubin_of(kernel, types, chosen)
 
 
 def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: int, dtype: str) -> bytes:
     """The cubin of one part's backward kernel; where there is more than one part, results are float32."""
     kernel = getattr(module, f"hopper_gradients_kernel{suffix}")
-    names = kernel.arg_names
     width = triton.next_power_of_2(head_dim)
-
-    def descriptor(rows: int) -> str:
-        block = [1, 1, *([1] if "classes" in names else []), rows, width]
-        layout = gl.NVMMASharedLayout.get_default_for(block, TYPES[dtype])
-        return f"tensordesc<{dtype}[{','.join(map(str, block))}],{layout!r}>"
+    descriptor = partial(tensor, kernel, width, dtype)
 
     plain = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=3)
     chosen = {
@@ -90,8 +95,7 @@ def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: i
     }
     result = f"*{dtype}" if single else "*fp32"
     types = {
-        **dict.fromkeys(("q_desc", "do_desc"), descriptor(64)),
-        **dict.fromkeys(("dk_desc", "dv_desc"), descriptor(64)),
+        **dict.fromkeys(("q_desc", "do_desc", "dk_desc", "dv_desc"), descriptor(64)),
         **dict.fromkeys(("k_desc", "v_desc"), descriptor(128)),
         "rows_desc": f"tensordesc<fp32[1,2,64],{plain!r}>",
         "constants": "*i32",
@@ -100,17 +104,8 @@ def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: i
         **dict.fromkeys(("before_dk_ptr", "before_dv_ptr", "dq_blocks_ptr"), "*fp32"),
         "scale": "fp32",
         "softmax_scale": "fp32",
-        **dict.fromkeys(chosen, "constexpr"),
     }
-    source = GluonASTSource(
-        kernel,
-        {name: types.get(name, "i32") for name in names},
-        {(names.index(name),): value for name, value in chosen.items()},
-        {},
-    )
-    found = triton.compile(source, target=TARGET, options={"num_warps": 4, "maxnreg": 168})
-    cubin: bytes = found.asm["cubin"]
-    return cubin
+    return cubin_of(kernel, types, chosen)
 
 
 def _constants_of(source: str, name: str) -> Iterator[str]:
