@@ -4,18 +4,6 @@ from __future__ import annotations
 
 SHARED = '''
 @gluon.jit
-def tell(smem, slot, value):
-    """One warp: leave a number for the consumers."""
-    smem.index(slot).store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + value)
-
-
-@gluon.jit
-def told(smem, slot):
-    """A warpgroup: the number that was left."""
-    return gl.max(smem.index(slot).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
-
-
-@gluon.jit
 def bring_queries(
     q_desc, rows_desc, at, row, place, ready, free, q_smem, rows_smem, row_smem, place_smem, slot, phase,
     BYTES: gl.constexpr,
@@ -192,7 +180,7 @@ ${bring_loops}
         if DYNAMIC:
             work = gl.atomic_add(counter, 1) + gl.num_programs(0)
             mbarrier.wait(next_free, next_phase)
-            next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
+            tell(next_smem, 0, work)
             mbarrier.arrive(next_ready, count=1)
         else:
             work += gl.num_programs(0)
@@ -256,7 +244,7 @@ ${next_step}
 ${store}
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
-            work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+            work = told(next_smem, 0)
             mbarrier.arrive(next_free, count=1)
         else:
             work += gl.num_programs(0)
@@ -296,7 +284,7 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
     row_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     place_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     many_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
-    next_smem = gl.allocate_shared_memory(gl.int32, [1], NUMBER)
+    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)

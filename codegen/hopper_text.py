@@ -33,6 +33,18 @@ def bring(desc, place, ready, free, smem, slot, phase, BYTES: gl.constexpr):
 
 
 @gluon.jit
+def tell(smem, slot, value):
+    """One warp: leave a number for the consumers."""
+    smem.index(slot).store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + value)
+
+
+@gluon.jit
+def told(smem, slot):
+    """A warpgroup: the number that was left."""
+    return gl.max(smem.index(slot).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+
+
+@gluon.jit
 def packed(b_p, BLOCK_N: gl.constexpr, dtype: gl.constexpr):
     """Weights [64, BLOCK_N] as int32 [64, BLOCK_N / 2], two 16-bit numbers each.
 
@@ -196,7 +208,7 @@ ${bring_loops}
         if DYNAMIC:
             work = gl.atomic_add(counter, 1) + gl.num_programs(0)
             mbarrier.wait(next_free, next_phase)
-            next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
+            tell(next_smem, 0, work)
             mbarrier.arrive(next_ready, count=1)
             next_phase ^= 1
         else:
@@ -285,7 +297,7 @@ ${merge_out}            # The copy engine writes no row before the first of the 
         #>
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
-            work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+            work = told(next_smem, 0)
             mbarrier.arrive(next_free, count=1)
             next_phase ^= 1
         else:
@@ -318,7 +330,7 @@ def hopper_kernel${p}(
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    next_smem = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)

@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'sliding(1024)'
-DIGEST = "292f45c77759"
+DIGEST = "364a2db01288"
 
 
 @triton.jit
@@ -1290,6 +1290,18 @@ def bring(desc, place, ready, free, smem, slot, phase, BYTES: gl.constexpr):
 
 
 @gluon.jit
+def tell(smem, slot, value):
+    """One warp: leave a number for the consumers."""
+    smem.index(slot).store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + value)
+
+
+@gluon.jit
+def told(smem, slot):
+    """A warpgroup: the number that was left."""
+    return gl.max(smem.index(slot).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+
+
+@gluon.jit
 def packed(b_p, BLOCK_N: gl.constexpr, dtype: gl.constexpr):
     """Weights [64, BLOCK_N] as int32 [64, BLOCK_N / 2], two 16-bit numbers each.
 
@@ -1347,18 +1359,6 @@ def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.c
     shrink = gl.exp2(row_max - new_max)
     row_sum = row_sum * shrink + gl.convert_layout(gl.sum(b_p, 1), ROWS)
     return b_p, new_max, row_sum, shrink
-
-
-@gluon.jit
-def tell(smem, slot, value):
-    """One warp: leave a number for the consumers."""
-    smem.index(slot).store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + value)
-
-
-@gluon.jit
-def told(smem, slot):
-    """A warpgroup: the number that was left."""
-    return gl.max(smem.index(slot).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
 
 
 @gluon.jit
@@ -1571,7 +1571,7 @@ def hopper_bring(
         if DYNAMIC:
             work = gl.atomic_add(counter, 1) + gl.num_programs(0)
             mbarrier.wait(next_free, next_phase)
-            next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
+            tell(next_smem, 0, work)
             mbarrier.arrive(next_ready, count=1)
             next_phase ^= 1
         else:
@@ -1693,7 +1693,7 @@ def hopper_attend(
             gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
-            work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+            work = told(next_smem, 0)
             mbarrier.arrive(next_free, count=1)
             next_phase ^= 1
         else:
@@ -1726,7 +1726,7 @@ def hopper_kernel(
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    next_smem = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)
@@ -2031,7 +2031,7 @@ def hopper_bring_gradients(
         if DYNAMIC:
             work = gl.atomic_add(counter, 1) + gl.num_programs(0)
             mbarrier.wait(next_free, next_phase)
-            next_smem.store(gl.full([1], 0, gl.int32, gl.BlockedLayout([1], [32], [1], [0])) + work)
+            tell(next_smem, 0, work)
             mbarrier.arrive(next_ready, count=1)
         else:
             work += gl.num_programs(0)
@@ -2128,7 +2128,7 @@ def hopper_add_gradients(
         tma.async_copy_shared_to_global(dk_desc, at, staged)
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
-            work = gl.max(next_smem.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+            work = told(next_smem, 0)
             mbarrier.arrive(next_free, count=1)
         else:
             work += gl.num_programs(0)
@@ -2170,7 +2170,7 @@ def hopper_gradients_kernel(
     row_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     place_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     many_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
-    next_smem = gl.allocate_shared_memory(gl.int32, [1], NUMBER)
+    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)
@@ -2847,7 +2847,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_292f45c77759"), mutates_args=())
+@torch.library.custom_op(unused("attention_364a2db01288"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2866,7 +2866,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_292f45c77759"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_364a2db01288"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3075,7 +3075,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_292f45c77759"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_364a2db01288"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3104,7 +3104,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_292f45c77759"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_364a2db01288"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3129,7 +3129,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_292f45c77759"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_364a2db01288"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3319,7 +3319,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_292f45c77759"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_364a2db01288"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3363,8 +3363,8 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
-    The same inputs give the same bits each time, gradients too: no sum waits for who comes first. There is no other
-    mode, and torch.use_deterministic_algorithms changes nothing.
+    The same inputs give the same bits each time, but for dq on Hopper, whose sums take any order; under
+    torch.use_deterministic_algorithms(True) all repeat.
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
