@@ -205,6 +205,10 @@ ${give_rows_classes}                HEAD_DIM=head_dim,
     return ran
 """
 
+REPEATS = """\
+    The same inputs give the same bits each time, but for dq on Hopper, whose sums take any order; under
+    torch.use_deterministic_algorithms(True) all repeat."""
+
 HOST = '''
 
 def hopper_gradients(q: Tensor) -> bool:

@@ -332,6 +332,11 @@ class TransformedBackward(torch.autograd.Function):
 
 '''
 
+# What the docstring of `attention` says of the module's kernels.
+REPEATS = """\
+    The same inputs give the same bits each time, gradients too: no sum waits for who comes first. There is no other
+    mode, and torch.use_deterministic_algorithms changes nothing."""
+
 ATTENTION = '''
 def attention(
     q: Tensor,
@@ -348,8 +353,7 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
-    The same inputs give the same bits each time, but for dq on Hopper, whose sums take any order; under
-    torch.use_deterministic_algorithms(True) all repeat.
+${repeats}
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.

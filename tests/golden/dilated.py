@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "49122669c694"
+DIGEST = "f71c3d9d3154"
 
 
 @triton.jit
@@ -2962,7 +2962,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_49122669c694"), mutates_args=())
+@torch.library.custom_op(unused("attention_f71c3d9d3154"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2981,7 +2981,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_49122669c694"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_f71c3d9d3154"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3190,7 +3190,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_49122669c694"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_f71c3d9d3154"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3219,7 +3219,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_49122669c694"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_f71c3d9d3154"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3244,7 +3244,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_49122669c694"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_f71c3d9d3154"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3434,7 +3434,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_49122669c694"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_f71c3d9d3154"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "da8855f0e98b"
+DIGEST = "936ee824414e"
 
 
 @triton.jit
@@ -2286,7 +2286,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_da8855f0e98b"), mutates_args=())
+@torch.library.custom_op(unused("attention_936ee824414e"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2305,7 +2305,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_da8855f0e98b"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_936ee824414e"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2514,7 +2514,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_da8855f0e98b"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_936ee824414e"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2543,7 +2543,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_da8855f0e98b"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_936ee824414e"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2568,7 +2568,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_da8855f0e98b"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_936ee824414e"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2758,7 +2758,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_da8855f0e98b"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_936ee824414e"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2802,8 +2802,8 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention over the pairs of PATTERN.
 
-    The same inputs give the same bits each time, but for dq on Hopper, whose sums take any order; under
-    torch.use_deterministic_algorithms(True) all repeat.
+    The same inputs give the same bits each time, gradients too: no sum waits for who comes first. There is no other
+    mode, and torch.use_deterministic_algorithms changes nothing.
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
