@@ -33,7 +33,7 @@ class Variant:
     splits: int = 0
     warps: int = 0
     stages: int = 0
-    block_n: int = 64
+    block_n: int = 128
 
     def __str__(self) -> str:
         if self == Variant():
@@ -45,21 +45,15 @@ class Variant:
 # programs of four warps. With 128 programs to split: first those that all fit at once, then a few that do not.
 VARIANTS = (
     Variant(),
-    Variant(2, 4, 3),
-    Variant(2, 4, 4),
+    Variant(1, 8, 2),
+    Variant(2, 8, 2),
     Variant(2, 8, 3),
-    Variant(3, 4, 3),
-    Variant(3, 2, 3),
-    Variant(3, 8, 3),
-    Variant(4, 4, 2),
-    Variant(1, 8, 4),
-    Variant(1, 8, 5),
-    Variant(3, 4, 5, 32),
-    Variant(4, 4, 4, 32),
-    Variant(1, 8, 3, 128),
-    Variant(3, 8, 2, 128),
-    Variant(6, 4, 3),
-    Variant(12, 4, 3),
+    Variant(1, 4, 3),
+    Variant(1, 16, 3),
+    Variant(1, 8, 5, 64),
+    Variant(2, 4, 3, 64),
+    Variant(2, 4, 4, 64),
+    Variant(4, 4, 2, 64),
 )
 
 
@@ -67,8 +61,8 @@ VARIANTS = (
 def module_of(name: str, block_n: int) -> ModuleType:
     """The emitted module of a pattern, for 16-bit types and head dims up to 128, in tiles of so many keys."""
     tiling = TILINGS[0]
-    if block_n != tiling.forward.block_n:
-        tiling = replace(tiling, forward=replace(tiling.forward, block_n=block_n), tall=None)
+    if block_n != 2 * tiling.forward.block_n:
+        tiling = replace(tiling, forward=replace(tiling.forward, block_n=block_n // 2), tall=None)
     return load(sd.compile(PATTERNS[name], tiles=tiling).source(tiling.name))
 
 
@@ -78,7 +72,7 @@ def launched_as(module: ModuleType, variant: Variant) -> Iterator[None]:
     before = module.DECODE_PARTS
 
     class Fixed(module.DecodePart):  # type: ignore[misc, name-defined]
-        def splits(self, programs: int, capacity: int, device: torch.device) -> int:
+        def splits(self, programs: int, capacity: int, many: bool, device: torch.device) -> int:
             return variant.splits
 
     def changed(part: Any) -> Any:
@@ -123,7 +117,7 @@ def compile_ahead(settings: Settings, share: int, shares: int) -> None:
                 call_of(name, variant, caches)(slice(0, 1))
                 continue
             pages = (caches.k_pages, caches.v_pages, caches.lengths, caches.page_table)
-            module_of(name, 64).launch_cached(caches.q, *pages, settings.head_dim**-0.5, 0)
+            module_of(name, 128).launch_cached(caches.q, *pages, settings.head_dim**-0.5, 0)
 
 
 def main() -> None:

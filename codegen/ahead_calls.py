@@ -47,7 +47,7 @@ def launch_cached(module: ModuleType, sample: Sample) -> None:
     A kernel has two forms: the keys of a query are split over programs, or, as in a cache of one tile, they are not.
     """
     chunks = {CHUNK * part.step for part in module.DECODE_PARTS}
-    in_one_tile = min(each.step * each.block_n for each in module.DECODE_PARTS)
+    in_one_tile = min(each.step * each.few_keys for each in module.DECODE_PARTS)
     for keys in (sample.k.shape[2], in_one_tile):
         k, v = sample.k[:, :, :keys], sample.v[:, :, :keys]
         lengths = torch.tensor([keys], dtype=torch.int32)

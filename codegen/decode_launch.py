@@ -7,6 +7,8 @@ LAUNCH = '''
 # Up to so many queries in each residue class every position is a program of its own.
 FEW_QUERIES = 16
 MOST_SPLITS, MOST_HEADS = 128, 64
+# Fewer splits are taken where they cost at most so many times the turns: each split's output is merged.
+SPLIT_PRICE = 1.15
 
 
 @dataclass(frozen=True)
@@ -15,19 +17,22 @@ class DecodePart:
 
     `arrays(ranks, device)` are what they read beside the tensors. `classes` are the residue classes that programs for
     many queries divide, `head_kinds` numbers that are equal where heads read the same keys (empty: all do).
-    `most_tiles[n]`: about how many key tiles a position reads in a cache of 2**n; the last is for all longer ones.
+    `most_tiles[n]`: about how many tiles of `few_keys` keys a position reads in a cache of 2**n; the last is for all
+    longer ones. `few_at_once`: programs for few queries that a multiprocessor is to hold.
     """
 
     few: Any
     many: Any
     arrays: Callable[[int, torch.device], tuple[Any, ...]]
     block_m: int
-    block_n: int
+    few_keys: int
+    many_keys: int
     step: int
     classes: int
     head_kinds: tuple[int, ...]
     most_tiles: tuple[int, ...]
     few_warps: int
+    few_at_once: int
     few_stages: int
     many_warps: int
 
@@ -37,17 +42,27 @@ class DecodePart:
         same = not kinds or all(len(set(kinds[first : first + group])) == 1 for first in range(0, heads, group))
         return max(size for size in range(1, MOST_HEADS + 1) if group % size == 0) if same else 1
 
-    def splits(self, programs: int, capacity: int, device: torch.device) -> int:
-        """Into how many programs the keys of each are split: two for each multiprocessor, if there are tiles."""
-        tiles = max(triton.cdiv(capacity, self.step * self.block_n), 1)
-        most = min(tiles, MOST_SPLITS)
+    def splits(self, programs: int, capacity: int, many: bool, device: torch.device) -> int:
+        """Into how many programs the keys of each are split."""
+        tiles = max(triton.cdiv(capacity, self.step * self.few_keys), 1)
         if self.most_tiles:
-            most = min(most, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
-        return min(triton.cdiv(2 * multiprocessors(device), programs), most)
+            tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
+        if many:
+            tiles = triton.cdiv(tiles * self.few_keys, self.many_keys)
+        at_once = multiprocessors(device) * (2 if many else self.few_at_once)
+        return fewest_splits(programs, tiles, at_once)
 
 
 DECODE_PARTS = (
 ${decode_parts})
+
+
+@lru_cache(maxsize=256)
+def fewest_splits(programs: int, tiles: int, at_once: int) -> int:
+    """The fewest splits of so many key tiles with about the fewest turns: tiles one after the other, round by round."""
+    sizes = range(1, min(tiles, MOST_SPLITS) + 1)
+    turns = [triton.cdiv(programs * splits, at_once) * triton.cdiv(tiles, splits) for splits in sizes]
+    return next(splits for splits, each in zip(sizes, turns, strict=True) if each <= SPLIT_PRICE * min(turns))
 
 
 def multiprocessors(device: torch.device) -> int:
@@ -74,7 +89,8 @@ def launch_cached(
         share = 1 if many else part.heads_together(heads, group)
         row_tiles = (triton.cdiv(q_len, part.step) + part.block_m - 2) // part.block_m + 1
         programs = batch * heads // share * (part.classes * row_tiles if many else q_len)
-        grids.append((part, many, row_tiles if many else share, programs, part.splits(programs, capacity, q.device)))
+        own = part.splits(programs, capacity, many, q.device)
+        grids.append((part, many, row_tiles if many else share, programs, own))
     splits = sum(each[-1] for each in grids)
     split_out = torch.empty((splits, *q.shape), dtype=q.dtype if splits == 1 else torch.float32, device=q.device)
     split_lse = torch.empty((splits, *q.shape[:3]), dtype=torch.float32, device=q.device)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sparsedsl.codegen.decode_program import most_tiles, position_program
 from sparsedsl.codegen.decode_text import CHUNK, POSITION
 from sparsedsl.codegen.decode_walk import CacheWalker
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
 from sparsedsl.codegen.part_text import PartText
-from sparsedsl.codegen.programs import program_of
+from sparsedsl.codegen.programs import TableProgram, program_of
 from sparsedsl.codegen.templates import filled
-from sparsedsl.codegen.tiling import Tiling
+from sparsedsl.codegen.tiling import Tiles, Tiling
+from sparsedsl.pattern import Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ def decode_source(
     wide = tiling.bytes == 4
     kinds = text.part.kinds
     many = tuple(program_of(kind, tiles) for kind in kinds)
-    few = tuple(position_program(kind, tiles) for kind in kinds)
+    alone = _position_tiles(tiling, kinds)
+    few = tuple(position_program(kind, alone) for kind in kinds)
     walker = CacheWalker(text, masks, tables, ragged_keys)
     walks = {POSITION: walker.position_walk(few, tiles.block_m), CHUNK: walker.chunk_walk(many)}
     # What one of the two kernels reads beside its tensors is given to both.
@@ -51,7 +54,7 @@ def decode_source(
             "pointers": "".join(f"{pointer}, " for pointer in pointers),
             "not_specialised": '"owners", ' if "owners" in pointers else "",
             "block_m": str(tiles.block_m),
-            "block_n": str(tiles.block_n),
+            "block_n": str(alone.block_n if kernel == POSITION else tiles.block_n),
             "walk": walk,
             "set_key_tiles": _key_tiles(text, walk),
             **(_position_place(text) if kernel == POSITION else _chunk_place(text)),
@@ -62,17 +65,32 @@ def decode_source(
         "many": f"chunk_kernel{text.suffix}",
         "arrays": f"lambda ranks, device: ({', '.join(arrays)}{',' * bool(arrays)})",
         "block_m": tiles.block_m,
-        "block_n": tiles.block_n,
+        "few_keys": alone.block_n,
+        "many_keys": tiles.block_n,
         "step": text.part.step,
         "classes": 1 if text.class_of_head else text.part.step,
         "head_kinds": _head_kinds(text),
         "most_tiles": most_tiles(few),
-        "few_warps": 8 if wide else 4,
+        "few_warps": 8 if wide else alone.warps,
+        "few_at_once": 1 if alone.block_n > tiles.block_n else 2,
         "few_stages": 3 if tiles.stages > 2 else 2,
         "many_warps": 8 if wide else tiles.warps,
     }
     entry = "".join(f"        {name}={value},\n" for name, value in fields.items())
     return DecodeSource(kernels, f"    DecodePart(\n{entry}    ),\n")
+
+
+def _position_tiles(tiling: Tiling, kinds: Sequence[Pattern]) -> Tiles:
+    """The tiles of single positions: twice the keys where the GPU has room for three tiles of them in flight.
+
+    On an H200 a program then keeps its multiprocessor busy alone, and the keys of 128 programs need no split.
+    """
+    tiles = tiling.forward
+    double = replace(tiles, block_n=2 * tiles.block_n, warps=8)
+    roomy = tiling.bytes == 2 and tiling.head_dim <= 128 and tiles.stages > 2
+    # A table is one for both kernels.
+    by_table = any(isinstance(position_program(kind, each), TableProgram) for kind in kinds for each in (tiles, double))
+    return double if roomy and not by_table else replace(tiles, warps=4)
 
 
 def _head_kinds(text: PartText) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -105,7 +106,10 @@ class CacheWalker:
             starts, counts, tile = section_lines(section, names, number)
             what = f"{name or _what(mask)}: {describe(section, 'i')}"
             found.append(Loop(what, starts, counts, tile, mask))
-        return [*lines, *home_lines(tiles, names)] if sections else [], found
+        asked = "\n".join(line for loop in found for line in (*loop.starts, *loop.counts, *loop.tile))
+        # A tile of the cache may be wider than the tile of queries: then no run asks for the place in the period.
+        home = [line for line in home_lines(tiles, names) if re.search(rf"\b{line.split()[0]}\b", asked)]
+        return [*lines, *home] if sections else [], found
 
     def _table_loops(self, program: TableProgram) -> list[Loop]:
         found = []

@@ -125,8 +125,8 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         host.MAIN,
     ]
     holes["other_imports"] = templates.TABLE_IMPORTS if with_tables else templates.ITERTOOLS
-    caches = ["cache"] * bool(constants or special) + ["lru_cache"] * with_tables
-    holes["cache_import"] = f"from functools import {', '.join(caches)}\n" if caches else ""
+    caches = ["cache"] * bool(constants or special) + ["lru_cache"]
+    holes["cache_import"] = f"from functools import {', '.join(caches)}\n"
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
     sizes = [each.hopper_tiles.tiles for each in found if each.hopper_tiles]

@@ -41,16 +41,16 @@ def test_flex_attention_never_counts_past_int32() -> None:
 
 
 def test_a_variant_changes_launches_inside_alone() -> None:
-    module = module_of("sliding(4096)", 64)
+    module = module_of("sliding(4096)", 128)
     before = module.DECODE_PARTS
     with launched_as(module, Variant(5, 8, 4)):
         (part,) = module.DECODE_PARTS
-        assert (part.splits(1, 100, torch.device("cpu")), part.few_warps, part.few_stages) == (5, 8, 4)
+        assert (part.splits(1, 100, False, torch.device("cpu")), part.few_warps, part.few_stages) == (5, 8, 4)
         assert part.few is before[0].few
     assert module.DECODE_PARTS is before
     with launched_as(module, VARIANTS[0]):
         assert module.DECODE_PARTS is before
-    assert module_of("sliding(4096)", 32).DECODE_PARTS[0].block_n == 32
+    assert module_of("sliding(4096)", 64).DECODE_PARTS[0].few_keys == 64
 
 
 def test_the_gain_is_held_against_the_fewer_keys() -> None:

@@ -229,9 +229,11 @@ def test_splits_follow_the_pattern_and_the_machine() -> None:
     (short,) = module_of(sd.sliding(40)).DECODE_PARTS
     (long,) = module_of(sd.causal()).DECODE_PARTS
     device = torch.device("cpu")  # counts as 8 multiprocessors
-    assert short.splits(1, 1 << 20, device) == 4  # a window of 40 keys over tiles of 16, from any position in them
-    assert [long.splits(programs, 1 << 20, device) for programs in (1, 4, 16, 1000)] == [16, 4, 1, 1]
-    assert [long.splits(1, capacity, device) for capacity in (1, 16, 17, 100)] == [1, 1, 2, 7]
+    # A window of 40 keys over tiles of 16, from any position in them.
+    assert short.splits(1, 1 << 20, False, device) == 4
+    # 16 programs at once, at least 128 tiles: 16 splits take 8 turns, 15 take 9.
+    assert [long.splits(programs, 1 << 20, False, device) for programs in (1, 4, 16, 1000)] == [15, 4, 1, 1]
+    assert [long.splits(1, capacity, False, device) for capacity in (1, 16, 17, 100)] == [1, 1, 2, 7]
 
 
 def test_heads_that_read_the_same_keys_share_a_program() -> None:

@@ -41,7 +41,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PATTERN = '(random_blocks(block=64, count=3, seed=0) | sliding(128)) & causal()'
-DIGEST = "15a038194d81"
+DIGEST = "476cbbb498f0"
 
 
 @triton.jit
@@ -1516,6 +1516,8 @@ def cache_table(block_m: int, block_n: int, ranks: int, device: torch.device) ->
 # Up to so many queries in each residue class every position is a program of its own.
 FEW_QUERIES = 16
 MOST_SPLITS, MOST_HEADS = 128, 64
+# Fewer splits are taken where they cost at most so many times the turns: each split's output is merged.
+SPLIT_PRICE = 1.15
 
 
 @dataclass(frozen=True)
@@ -1524,19 +1526,22 @@ class DecodePart:
 
     `arrays(ranks, device)` are what they read beside the tensors. `classes` are the residue classes that programs for
     many queries divide, `head_kinds` numbers that are equal where heads read the same keys (empty: all do).
-    `most_tiles[n]`: about how many key tiles a position reads in a cache of 2**n; the last is for all longer ones.
+    `most_tiles[n]`: about how many tiles of `few_keys` keys a position reads in a cache of 2**n; the last is for all
+    longer ones. `few_at_once`: programs for few queries that a multiprocessor is to hold.
     """
 
     few: Any
     many: Any
     arrays: Callable[[int, torch.device], tuple[Any, ...]]
     block_m: int
-    block_n: int
+    few_keys: int
+    many_keys: int
     step: int
     classes: int
     head_kinds: tuple[int, ...]
     most_tiles: tuple[int, ...]
     few_warps: int
+    few_at_once: int
     few_stages: int
     many_warps: int
 
@@ -1546,13 +1551,15 @@ class DecodePart:
         same = not kinds or all(len(set(kinds[first : first + group])) == 1 for first in range(0, heads, group))
         return max(size for size in range(1, MOST_HEADS + 1) if group % size == 0) if same else 1
 
-    def splits(self, programs: int, capacity: int, device: torch.device) -> int:
-        """Into how many programs the keys of each are split: two for each multiprocessor, if there are tiles."""
-        tiles = max(triton.cdiv(capacity, self.step * self.block_n), 1)
-        most = min(tiles, MOST_SPLITS)
+    def splits(self, programs: int, capacity: int, many: bool, device: torch.device) -> int:
+        """Into how many programs the keys of each are split."""
+        tiles = max(triton.cdiv(capacity, self.step * self.few_keys), 1)
         if self.most_tiles:
-            most = min(most, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
-        return min(triton.cdiv(2 * multiprocessors(device), programs), most)
+            tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
+        if many:
+            tiles = triton.cdiv(tiles * self.few_keys, self.many_keys)
+        at_once = multiprocessors(device) * (2 if many else self.few_at_once)
+        return fewest_splits(programs, tiles, at_once)
 
 
 DECODE_PARTS = (
@@ -1561,16 +1568,26 @@ DECODE_PARTS = (
         many=chunk_kernel,
         arrays=lambda ranks, device: (*cache_table(64, 64, ranks, device),),
         block_m=64,
-        block_n=64,
+        few_keys=64,
+        many_keys=64,
         step=1,
         classes=1,
         head_kinds=(),
         most_tiles=(),
         few_warps=4,
+        few_at_once=2,
         few_stages=3,
         many_warps=4,
     ),
 )
+
+
+@lru_cache(maxsize=256)
+def fewest_splits(programs: int, tiles: int, at_once: int) -> int:
+    """The fewest splits of so many key tiles with about the fewest turns: tiles one after the other, round by round."""
+    sizes = range(1, min(tiles, MOST_SPLITS) + 1)
+    turns = [triton.cdiv(programs * splits, at_once) * triton.cdiv(tiles, splits) for splits in sizes]
+    return next(splits for splits, each in zip(sizes, turns, strict=True) if each <= SPLIT_PRICE * min(turns))
 
 
 def multiprocessors(device: torch.device) -> int:
@@ -1597,7 +1614,8 @@ def launch_cached(
         share = 1 if many else part.heads_together(heads, group)
         row_tiles = (triton.cdiv(q_len, part.step) + part.block_m - 2) // part.block_m + 1
         programs = batch * heads // share * (part.classes * row_tiles if many else q_len)
-        grids.append((part, many, row_tiles if many else share, programs, part.splits(programs, capacity, q.device)))
+        own = part.splits(programs, capacity, many, q.device)
+        grids.append((part, many, row_tiles if many else share, programs, own))
     splits = sum(each[-1] for each in grids)
     split_out = torch.empty((splits, *q.shape), dtype=q.dtype if splits == 1 else torch.float32, device=q.device)
     split_lse = torch.empty((splits, *q.shape[:3]), dtype=torch.float32, device=q.device)
@@ -1804,7 +1822,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_15a038194d81"), mutates_args=())
+@torch.library.custom_op(unused("attention_476cbbb498f0"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -1823,7 +1841,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_15a038194d81"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_476cbbb498f0"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2032,7 +2050,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_15a038194d81"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_476cbbb498f0"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2061,7 +2079,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_15a038194d81"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_476cbbb498f0"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2086,7 +2104,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_15a038194d81"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_476cbbb498f0"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2276,7 +2294,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_15a038194d81"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_476cbbb498f0"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'sliding(1024)'
-DIGEST = "e1a43c3f4d0a"
+DIGEST = "1e2c70722804"
 
 
 @triton.jit
@@ -574,7 +574,7 @@ def decode_kernel(
     PRECISION: tl.constexpr,
 ):
     """One split of one query position's keys, for the query heads that share them: the rows of the tile."""
-    BLOCK_N: tl.constexpr = 64
+    BLOCK_N: tl.constexpr = 128
     # Neighbouring programs are neighbouring positions, which read the same keys.
     i_m, program = tl.program_id(0) % q_len, tl.program_id(0) // q_len
     i_s, program = program % splits, program // splits
@@ -603,9 +603,9 @@ def decode_kernel(
     row_sum = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, D], tl.float32)
     i = position // 64
-    home = i
-    # tiles with live keys: home - 16 .. home
-    start_0 = max(home - 16, first_key_tile)
+    home = i // 2
+    # tiles with live keys: home - 8 .. home
+    start_0 = max(home - 8, first_key_tile)
     count_0 = max(min(home, key_tiles - 1) - start_0 + 1, 0)
     first, end = split_of(tl.where(here, count_0, 0), i_s, splits)
     for u in range(first, end):
@@ -2559,6 +2559,8 @@ def launch_backward(
 # Up to so many queries in each residue class every position is a program of its own.
 FEW_QUERIES = 16
 MOST_SPLITS, MOST_HEADS = 128, 64
+# Fewer splits are taken where they cost at most so many times the turns: each split's output is merged.
+SPLIT_PRICE = 1.15
 
 
 @dataclass(frozen=True)
@@ -2567,19 +2569,22 @@ class DecodePart:
 
     `arrays(ranks, device)` are what they read beside the tensors. `classes` are the residue classes that programs for
     many queries divide, `head_kinds` numbers that are equal where heads read the same keys (empty: all do).
-    `most_tiles[n]`: about how many key tiles a position reads in a cache of 2**n; the last is for all longer ones.
+    `most_tiles[n]`: about how many tiles of `few_keys` keys a position reads in a cache of 2**n; the last is for all
+    longer ones. `few_at_once`: programs for few queries that a multiprocessor is to hold.
     """
 
     few: Any
     many: Any
     arrays: Callable[[int, torch.device], tuple[Any, ...]]
     block_m: int
-    block_n: int
+    few_keys: int
+    many_keys: int
     step: int
     classes: int
     head_kinds: tuple[int, ...]
     most_tiles: tuple[int, ...]
     few_warps: int
+    few_at_once: int
     few_stages: int
     many_warps: int
 
@@ -2589,13 +2594,15 @@ class DecodePart:
         same = not kinds or all(len(set(kinds[first : first + group])) == 1 for first in range(0, heads, group))
         return max(size for size in range(1, MOST_HEADS + 1) if group % size == 0) if same else 1
 
-    def splits(self, programs: int, capacity: int, device: torch.device) -> int:
-        """Into how many programs the keys of each are split: two for each multiprocessor, if there are tiles."""
-        tiles = max(triton.cdiv(capacity, self.step * self.block_n), 1)
-        most = min(tiles, MOST_SPLITS)
+    def splits(self, programs: int, capacity: int, many: bool, device: torch.device) -> int:
+        """Into how many programs the keys of each are split."""
+        tiles = max(triton.cdiv(capacity, self.step * self.few_keys), 1)
         if self.most_tiles:
-            most = min(most, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
-        return min(triton.cdiv(2 * multiprocessors(device), programs), most)
+            tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
+        if many:
+            tiles = triton.cdiv(tiles * self.few_keys, self.many_keys)
+        at_once = multiprocessors(device) * (2 if many else self.few_at_once)
+        return fewest_splits(programs, tiles, at_once)
 
 
 DECODE_PARTS = (
@@ -2604,16 +2611,26 @@ DECODE_PARTS = (
         many=chunk_kernel,
         arrays=lambda ranks, device: (),
         block_m=64,
-        block_n=64,
+        few_keys=128,
+        many_keys=64,
         step=1,
         classes=1,
         head_kinds=(),
-        most_tiles=(1, 2, 4, 8, 16, 17),
-        few_warps=4,
+        most_tiles=(1, 2, 4, 8, 9),
+        few_warps=8,
+        few_at_once=1,
         few_stages=3,
         many_warps=4,
     ),
 )
+
+
+@lru_cache(maxsize=256)
+def fewest_splits(programs: int, tiles: int, at_once: int) -> int:
+    """The fewest splits of so many key tiles with about the fewest turns: tiles one after the other, round by round."""
+    sizes = range(1, min(tiles, MOST_SPLITS) + 1)
+    turns = [triton.cdiv(programs * splits, at_once) * triton.cdiv(tiles, splits) for splits in sizes]
+    return next(splits for splits, each in zip(sizes, turns, strict=True) if each <= SPLIT_PRICE * min(turns))
 
 
 def multiprocessors(device: torch.device) -> int:
@@ -2640,7 +2657,8 @@ def launch_cached(
         share = 1 if many else part.heads_together(heads, group)
         row_tiles = (triton.cdiv(q_len, part.step) + part.block_m - 2) // part.block_m + 1
         programs = batch * heads // share * (part.classes * row_tiles if many else q_len)
-        grids.append((part, many, row_tiles if many else share, programs, part.splits(programs, capacity, q.device)))
+        own = part.splits(programs, capacity, many, q.device)
+        grids.append((part, many, row_tiles if many else share, programs, own))
     splits = sum(each[-1] for each in grids)
     split_out = torch.empty((splits, *q.shape), dtype=q.dtype if splits == 1 else torch.float32, device=q.device)
     split_lse = torch.empty((splits, *q.shape[:3]), dtype=torch.float32, device=q.device)
@@ -2847,7 +2865,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_e1a43c3f4d0a"), mutates_args=())
+@torch.library.custom_op(unused("attention_1e2c70722804"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2866,7 +2884,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_e1a43c3f4d0a"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_1e2c70722804"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3075,7 +3093,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_e1a43c3f4d0a"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_1e2c70722804"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3104,7 +3122,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_e1a43c3f4d0a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_1e2c70722804"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3129,7 +3147,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_e1a43c3f4d0a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_1e2c70722804"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3319,7 +3337,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_e1a43c3f4d0a"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_1e2c70722804"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
