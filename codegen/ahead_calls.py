@@ -44,11 +44,13 @@ def launch_packed(module: ModuleType, sample: Sample) -> None:
 def launch_cached(module: ModuleType, sample: Sample) -> None:
     """One token and a chunk over a cache in one piece and in pages; few queries of ordinary calls.
 
-    A kernel has two forms: the keys of a query are split over programs, or, as in a cache of one tile, they are not.
+    A kernel has two forms: the keys of a query are split over programs, or, as in a cache of one of its tiles, they are
+    not.
     """
-    chunks = {CHUNK * part.step for part in module.DECODE_PARTS}
-    in_one_tile = min(each.step * each.few_keys for each in module.DECODE_PARTS)
-    for keys in (sample.k.shape[2], in_one_tile):
+    parts = module.DECODE_PARTS
+    chunks = {CHUNK * each.step for each in parts}
+    in_one_tile = {min(each.step * each.few_keys for each in parts), min(each.step * each.many_keys for each in parts)}
+    for keys in sorted({sample.k.shape[2], *in_one_tile}):
         k, v = sample.k[:, :, :keys], sample.v[:, :, :keys]
         lengths = torch.tensor([keys], dtype=torch.int32)
         module.launch_cached(sample.q[:, :, :ONE], k, v, None, None, 1.0, keys - ONE)

@@ -48,7 +48,8 @@ class DecodePart:
         if self.most_tiles:
             tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
         if many:
-            tiles = triton.cdiv(tiles * self.few_keys, self.many_keys)
+            there = max(triton.cdiv(capacity, self.step * self.many_keys), 1)
+            tiles = min(triton.cdiv(tiles * self.few_keys, self.many_keys), there)
         at_once = multiprocessors(device) * (2 if many else self.few_at_once)
         return fewest_splits(programs, tiles, at_once)
 

@@ -111,6 +111,18 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
+def without_spares(bounds: Tensor, length: int) -> Tensor:
+    """Bounds without the empty documents behind the last token, where they are as many as from ids: one a token.
+
+    A program is launched for each document of each head, so they are counted first, for which the host waits. While a
+    graph is captured it can't: then the spare programs start, and return.
+    """
+    capturing = bounds.is_cuda and torch.cuda.is_current_stream_capturing()
+    if bounds.shape[0] <= length or capturing:
+        return bounds
+    return bounds[: int((bounds < length).sum()) + 1].contiguous()
+
+
 @torch.library.custom_op(unused("document_starts_$digest"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
@@ -144,7 +156,7 @@ def _(document_ids: Tensor) -> Tensor:
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    bounds = ascending(cu_seqlens, q.shape[2])
+    bounds = without_spares(ascending(cu_seqlens, q.shape[2]), q.shape[2])
     if q.numel() and on_gpu_road(q):
         return launch_forward(q, k, v, scale, 0, bounds)
     out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
@@ -177,7 +189,7 @@ def packed_attention_backward_op(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    bounds = ascending(cu_seqlens, q.shape[2])
+    bounds = without_spares(ascending(cu_seqlens, q.shape[2]), q.shape[2])
     if q.numel() and on_gpu_road(q):
         return launch_backward(d_out, d_lse, q, k, v, out, lse, scale, 0, bounds)
     gradients = [torch.zeros(each.shape, dtype=each.dtype, device=each.device) for each in (q, k, v)]

@@ -73,7 +73,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "b2c40354caae"
+DIGEST = "38501435d05a"
 
 
 @triton.jit
@@ -2040,7 +2040,8 @@ class DecodePart:
         if self.most_tiles:
             tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
         if many:
-            tiles = triton.cdiv(tiles * self.few_keys, self.many_keys)
+            there = max(triton.cdiv(capacity, self.step * self.many_keys), 1)
+            tiles = min(triton.cdiv(tiles * self.few_keys, self.many_keys), there)
         at_once = multiprocessors(device) * (2 if many else self.few_at_once)
         return fewest_splits(programs, tiles, at_once)
 
@@ -2305,7 +2306,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_b2c40354caae"), mutates_args=())
+@torch.library.custom_op(unused("attention_38501435d05a"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2324,7 +2325,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_b2c40354caae"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_38501435d05a"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2533,7 +2534,19 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_b2c40354caae"), mutates_args=())
+def without_spares(bounds: Tensor, length: int) -> Tensor:
+    """Bounds without the empty documents behind the last token, where they are as many as from ids: one a token.
+
+    A program is launched for each document of each head, so they are counted first, for which the host waits. While a
+    graph is captured it can't: then the spare programs start, and return.
+    """
+    capturing = bounds.is_cuda and torch.cuda.is_current_stream_capturing()
+    if bounds.shape[0] <= length or capturing:
+        return bounds
+    return bounds[: int((bounds < length).sum()) + 1].contiguous()
+
+
+@torch.library.custom_op(unused("document_starts_38501435d05a"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2562,11 +2575,11 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_b2c40354caae"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_38501435d05a"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    bounds = ascending(cu_seqlens, q.shape[2])
+    bounds = without_spares(ascending(cu_seqlens, q.shape[2]), q.shape[2])
     if q.numel() and on_gpu_road(q):
         return launch_forward(q, k, v, scale, 0, bounds)
     out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
@@ -2587,7 +2600,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_b2c40354caae"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_38501435d05a"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2599,7 +2612,7 @@ def packed_attention_backward_op(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    bounds = ascending(cu_seqlens, q.shape[2])
+    bounds = without_spares(ascending(cu_seqlens, q.shape[2]), q.shape[2])
     if q.numel() and on_gpu_road(q):
         return launch_backward(d_out, d_lse, q, k, v, out, lse, scale, 0, bounds)
     gradients = [torch.zeros(each.shape, dtype=each.dtype, device=each.device) for each in (q, k, v)]
@@ -2777,7 +2790,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_b2c40354caae"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_38501435d05a"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
