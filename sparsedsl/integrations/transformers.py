@@ -83,12 +83,14 @@ def register(
         kv_offset: int = 0,
         mask_function: Callable[..., object],
         attention_mask: Tensor | None = None,
-        **ignored: object,  # dtype, device, config and hints for other implementations
+        device: torch.device | str = "cpu",
+        **ignored: object,  # dtype, config and hints for other implementations
     ) -> Tensor | None:
         # Nothing but looking back: no value of a tensor is read, so torch.compile may trace it.
         plain = mask_function is causal_mask_function and attention_mask is None and kv_offset == 0
-        if plain and isinstance(q_offset, int) and kv_length == q_offset + q_length:
-            return None
+        if plain and isinstance(q_offset, int):
+            filled = q_offset + q_length
+            return None if kv_length == filled else keys_filled(filled, batch_size, device)
         if plain and isinstance(q_offset, Tensor) and q_length <= FEW_TOKENS and not torch.is_grad_enabled():
             return keys_in_use(q_offset + q_length, batch_size)
         found: Tensor | None = spans_untraced(
@@ -118,6 +120,9 @@ def register(
             raise _more_queries(query, key)
         layer = layers.number(module)
         documents = cu_seqlens(module, query, key, others.get("cu_seq_lens_q"), others.get("cu_seq_lens_k"))
+        if attention_mask is not None and not attention_mask.numel():
+            filled, attention_mask = attention_mask.shape[3], None
+            key, value = key[:, :, :filled], value[:, :, :filled]
         if attention_mask is None and sliding_window is None:
             out = layers.plain[layer](query, key, value, scale=scaling, cu_seqlens=documents)
         elif attention_mask is not None and attention_mask.dtype == torch.int32:
@@ -191,6 +196,17 @@ def keys_in_use(length: Tensor, batch_size: int) -> Tensor:
 
     """
     return length.to(torch.int32).reshape(1, 1, 1, 1).expand(batch_size, 1, 1, 1)
+
+
+def keys_filled(length: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """The keys that a static cache will hold where the host knows it: a shape without content tells it.
+
+    Example
+        >>> keys_filled(7, 2).shape
+        torch.Size([2, 1, 0, 7])
+
+    """
+    return torch.empty(batch_size, 1, 0, length, dtype=torch.int32, device=device)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -420,3 +420,25 @@ def test_decoding_from_a_static_cache_reads_no_value(family: str, new: int) -> N
             want = model(tokens[:, : first + new], use_cache=False).logits[:, -new:]
             torch.testing.assert_close(got, want)
     assert len(graphs) == 1
+
+
+def test_the_prefill_of_a_static_cache_breaks_no_graph() -> None:
+    """The layers are traced whole, attention in the same graph: what the cache holds is told without reading it."""
+    torch._dynamo.reset()
+    model, tokens = model_of("llama", POWER_NAME), words(2, 30)
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph
+
+    prefill: Any = torch.compile(model, backend=count, fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        want = model(tokens, use_cache=False).logits
+        for each in (model, prefill):
+            filled = {name: StaticCache(model.config, 64)}
+            torch.testing.assert_close(each(tokens, **filled, use_cache=True).logits, want)
+            got = model(tokens[:, :3], **filled, use_cache=True).logits
+            torch.testing.assert_close(got, model(torch.cat([tokens, tokens[:, :3]], 1)).logits[:, -3:])
+    assert len(graphs) == 1
