@@ -1,6 +1,6 @@
 """Compile the kernels of the hopper backend for compute capability 9.0, with no GPU, and look at their machine code.
 
-    python -m tests.codegen.hopper_compiled "sliding(1024)" "power_attention()"      # one JSON object a kernel
+    python -m tests.codegen.hopper_compiled "sliding(1024)" "power()"      # one JSON object a kernel
 
 A program of its own: where Triton was imported for its interpreter it compiles nothing.
 """
