@@ -23,13 +23,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import indent
 from time import perf_counter
 
 import torch
 
 from benchmarks.sanitize_cases import CASES, checked
 
-# The status that the tool ends with where it found something, and lines of its report that are shown then.
+# The status that the tool ends with where it found something, and how many of its findings are shown then.
 FOUND, SHOWN = 3, 8
 LIMIT_S = 110
 FIRST_PORT, PORTS = 49152, 20
@@ -96,15 +97,23 @@ def apart(name: str, tool: str | None, limit: float) -> str:
 
 
 def told(output: str, status: int) -> str:
-    """What a case's process and the tool said: the summary, and the first different findings."""
+    """What a case's process and the tool said: the summary, and the first different findings.
+
+    A race has its other side in the lines that begin with "and", which stay below the first one.
+    """
     lines = [line.strip().removeprefix("=========").strip() for line in output.splitlines()]
-    telling = [
-        line for line in lines if line.startswith(("Invalid", "Error", "Warning", "Potential", "Race", "Uninit"))
-    ]
+    telling: list[list[str]] = []
+    for line in lines:
+        if line.startswith(("Invalid", "Error", "Warning", "Potential", "Race", "Uninit")):
+            telling.append([line])
+        elif line.startswith("and ") and telling:
+            telling[-1].append(f"    {line}")
     places = [line for line in lines if line.startswith("at ")]
     summary = [line for line in lines if "SUMMARY" in line]
-    found = list(dict.fromkeys([*summary, *telling, *places]))[:SHOWN] or lines[-SHOWN:]
-    return f"exit status {status}\n    " + "\n    ".join(found)
+    different = dict.fromkeys(["\n".join(each) for each in telling])
+    found = list(dict.fromkeys([*summary, *different, *places]))[:SHOWN]
+    shown = "\n".join(found or lines[-SHOWN:])
+    return f"exit status {status}\n" + indent(shown, "    ")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.longnet import longnet
 
-HEADS, KEY_HEADS, HEAD_DIM = 4, 2, 64
+HEADS, KEY_HEADS = 4, 2
 FARTHEST = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 # Queries and keys: odd, more keys than queries, more queries than keys, a single query.
 SHAPES = ((333, 333), (77, 301), (130, 67), (1, 129))
@@ -39,6 +39,7 @@ class Case:
     step: int = 1
     backend: Backend = "triton"
     call: str = "plain"  # or packed, cached, paged
+    head_dim: int = 64
 
 
 _PLAIN = {
@@ -54,10 +55,14 @@ _PLAIN = {
 _TABLE = {"table": Case((sd.random_blocks(64, 1, seed=0) | sd.sliding(70)) & sd.causal())}
 # Roads that packed calls and caches have kernels of their own for.
 _ROADS = {name: case for name, case in (_PLAIN | _TABLE).items() if name in ("one part", "residue order", "table")}
+_HOPPER = {name: replace(case, backend="hopper", head_dim=128) for name, case in _PLAIN.items()}
 CASES = {
     **_PLAIN,
     **_TABLE,
-    **{f"Hopper: {name}": replace(case, backend="hopper") for name, case in _PLAIN.items()},
+    **{f"Hopper: {name}": case for name, case in _HOPPER.items()},
+    # Computed 64 and 32 wide: K lies in narrower pieces.
+    "Hopper: one part, head dim 64": replace(_HOPPER["one part"], head_dim=64),
+    "Hopper: residue order, head dim 24": replace(_HOPPER["residue order"], head_dim=24),
     **{
         f"{call}: {name}": replace(case, call=call)
         for call in ("packed", "cached", "paged")
@@ -85,7 +90,7 @@ def checked(case: Case, device: str) -> str:
 def _plain(case: Case, attention: Attend, dtype: torch.dtype, device: str) -> Passes:
     """Ordinary calls, forward and backward."""
     for q_len, k_len in SHAPES:
-        *inputs, d_out = _random(q_len, k_len, dtype)
+        *inputs, d_out = _random(q_len, k_len, case.head_dim, dtype)
         got = _passes(attention, inputs, d_out, device)
         want = _passes(
             lambda *tensors: dense(case.pattern, tensors), [each.double() for each in inputs], d_out.double()
@@ -96,7 +101,7 @@ def _plain(case: Case, attention: Attend, dtype: torch.dtype, device: str) -> Pa
 
 def _packed(case: Case, attention: Attend, dtype: torch.dtype, device: str) -> Passes:
     """Documents in one row, forward and backward; rows behind the last one get zeros."""
-    *inputs, d_out = _random(PACKED, PACKED, dtype)
+    *inputs, d_out = _random(PACKED, PACKED, case.head_dim, dtype)
     bounds = torch.tensor(CUTS, dtype=torch.int32, device=device)
     got = _passes(lambda *tensors: attention(*tensors, cu_seqlens=bounds), inputs, d_out, device)
 
@@ -114,8 +119,8 @@ def _cached(case: Case, attention: Attend, dtype: torch.dtype, device: str) -> P
     for q_len in (1, FEW, MANY):
         torch.manual_seed(q_len)
         batch = len(LENGTHS)
-        q = torch.randn(batch, HEADS, q_len, HEAD_DIM).to(dtype)
-        k, v = (torch.randn(batch, KEY_HEADS, ROOM, HEAD_DIM).to(dtype) for _ in range(2))
+        q = torch.randn(batch, HEADS, q_len, case.head_dim).to(dtype)
+        k, v = (torch.randn(batch, KEY_HEADS, ROOM, case.head_dim).to(dtype) for _ in range(2))
         for number, length in enumerate(LENGTHS):
             k[number, :, length:] = v[number, :, length:] = float("nan")
         options = {"cache_seqlens": torch.tensor(LENGTHS, dtype=torch.int32)}
@@ -149,11 +154,11 @@ def _pages(each: Tensor, order: Tensor) -> Tensor:
     return pages
 
 
-def _random(q_len: int, k_len: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _random(q_len: int, k_len: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """q, k, v, and the gradient of the output."""
     torch.manual_seed(q_len)
     shapes = ((HEADS, q_len), (KEY_HEADS, k_len), (KEY_HEADS, k_len), (HEADS, q_len))
-    return tuple(torch.randn(1, *shape, HEAD_DIM).to(dtype) for shape in shapes)
+    return tuple(torch.randn(1, *shape, head_dim).to(dtype) for shape in shapes)
 
 
 def _passes(attention: Attend, inputs: Sequence[Tensor], d_out: Tensor, device: str = "cpu") -> list[Tensor]:
@@ -170,5 +175,5 @@ def dense(pattern: Pattern | PerHead, tensors: Sequence[Tensor]) -> Tensor:
     found = {each: torch.from_numpy(each.dense(q.shape[2], k.shape[2])) for each in dict.fromkeys(heads)}
     mask = torch.stack([found[each] for each in heads])
     k, v = (each.repeat_interleave(HEADS // KEY_HEADS, 1) for each in (k, v))
-    scores = (q @ k.mT * HEAD_DIM**-0.5).masked_fill(~mask, float("-inf"))
+    scores = (q @ k.mT * q.shape[3] ** -0.5).masked_fill(~mask, float("-inf"))
     return torch.softmax(scores, -1).masked_fill(~mask, 0.0) @ v

@@ -1,7 +1,8 @@
 """The backward kernel of a part for Hopper GPUs: warp-specialised Gluon text from the same tile program, transposed.
 
 A key tile of 128 keys is walked over the query tiles that read it. Two warpgroups of 64 keys each keep dk and dv in
-registers; each query tile's share of dq is added to memory, in float32.
+registers; each query tile's share of dq, of which each warpgroup multiplies half the columns, is added to memory, in
+float32.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ class HopperBackwardText:
         return own | {
             "block_m": str(GRADIENT_TILES.block_m),
             "block_n": str(GRADIENT_TILES.block_n),
-            "width": str(GRADIENT_WIDTH),
             "constants": f", {constants}" if constants else "",
             "constants_first": f"{constants}, " if constants else "",
             "constants_given": argument_lines(["constants_on(q.device)"] if constants else [], deep),
@@ -238,4 +238,4 @@ _ADD_BEFORE = "        b_dq += tl.load(before_ptr + place, mask=here, other=0.0)
 
 def hopper_backward_shared() -> str:
     """The Python functions that the launches of all parts share."""
-    return filled_text(hopper_backward_launch.HOST, {"narrowest": str(TOO_NARROW), "width": str(GRADIENT_WIDTH)})
+    return filled_text(hopper_backward_launch.HOST, {"narrowest": str(TOO_NARROW), "widest": str(GRADIENT_WIDTH)})

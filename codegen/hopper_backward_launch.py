@@ -39,8 +39,9 @@ def hopper_dq_kernel${p}(
     ${row_constants}dq_blocks_ptr, dq_ptr, ${before}softmax_scale, q_len, q_start,${rows_scalars}
     HEAD_DIM: tl.constexpr, D: tl.constexpr,
 ):
-    """dq of one query tile from its sums in blocks of 64 columns, which lie as `add_block` left them."""
+    """dq of one query tile from its sums in blocks of half its columns, which lie as `add_block` left them."""
     BLOCK_M: tl.constexpr = ${block_m}
+    HALF: tl.constexpr = D // 2
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
 ${row_program}${rows_class}
@@ -48,12 +49,12 @@ ${row_program}${rows_class}
     inside = (o_m >= q_start) & (o_m - q_start < q_len)
     row = ${token_row}
     tile = ${tile_row}
-    for block in tl.static_range(D // 64):
-        o_d = block * 64 + tl.arange(0, 64)
-        b_dq = tl.load(dq_blocks_ptr + tile * (BLOCK_M * D) + block * 4096 + tl.arange(0, 4096))
+    for block in tl.static_range(2):
+        o_d = block * HALF + tl.arange(0, HALF)
+        b_dq = tl.load(dq_blocks_ptr + (tile * 2 + block) * (BLOCK_M * HALF) + tl.arange(0, BLOCK_M * HALF))
         # 8 columns, warp, row, pair of columns, half of the warp's rows, column.
-        b_dq = tl.permute(tl.reshape(b_dq, [8, 4, 8, 4, 2, 2]), [1, 4, 2, 0, 3, 5])
-        b_dq = tl.reshape(b_dq, [BLOCK_M, 64]) * softmax_scale
+        b_dq = tl.permute(tl.reshape(b_dq, [HALF // 8, 4, 8, 4, 2, 2]), [1, 4, 2, 0, 3, 5])
+        b_dq = tl.reshape(b_dq, [BLOCK_M, HALF]) * softmax_scale
         place = row[:, None] * HEAD_DIM + o_d[None, :]
         here = inside[:, None] & (o_d < HEAD_DIM)[None, :]
 ${add_before}        tl.store(dq_ptr + place, b_dq.to(dq_ptr.dtype.element_ty), mask=here)
@@ -67,11 +68,12 @@ def hopper_backward_part${p}(
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
+    width = triton.next_power_of_2(head_dim)
     dq, dk, dv = results
     row_tiles = batch * heads * tiles_in(q_start, q_len, ${block_m})
     works = batch * key_heads * tiles_in(0, k_len, ${block_n})
     rows = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
-    dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
+    dq_blocks = torch.empty(row_tiles * ${block_m} * width, dtype=torch.float32, device=q.device)
     if row_tiles:
         run(
             hopper_rows_kernel${p},
@@ -85,7 +87,7 @@ ${row_constants_given}            out,
             q_len,
             q_start,
             HEAD_DIM=head_dim,
-            D=${width},
+            D=width,
             num_warps=4,
         )
     if works:
@@ -93,7 +95,7 @@ ${row_constants_given}            out,
             hopper_gradients_kernel${p},
             min(works, multiprocessors(q.device)),
 ${constants_given}            hopper_descriptor(q, ${block_m}),
-            hopper_descriptor(k, ${block_n}),
+            hopper_keys_in_halves(hopper_descriptor(k, ${block_n}), width),
             hopper_descriptor(v, ${block_n}),
             hopper_descriptor(d_out, ${block_m}),
             hopper_rows_descriptor(rows),
@@ -108,7 +110,7 @@ ${give_results}            dq_blocks,
             heads // key_heads,
             works,
             HEAD_DIM=head_dim,
-            D=${width},
+            D=width,
             STAGES=3,
             DYNAMIC=${dynamic},
             num_warps=4,
@@ -124,7 +126,7 @@ ${give_before}            scale,
             q_len,
             q_start,
             HEAD_DIM=head_dim,
-            D=${width},
+            D=width,
             num_warps=4,
         )
     return row_tiles + works > 0
@@ -138,6 +140,7 @@ def hopper_backward_part${p}(
 ) -> bool:
     batch, heads, rows, head_dim = q.shape
     key_heads = k.shape[1]
+    width = triton.next_power_of_2(head_dim)
     dq, dk, dv = results
     ran = False
     for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
@@ -146,7 +149,7 @@ def hopper_backward_part${p}(
         works = batch * key_heads * each.count * tiles_in(0, k_len, ${block_n})
         ran |= row_tiles + works > 0
         row_numbers = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
-        dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
+        dq_blocks = torch.empty(row_tiles * ${block_m} * width, dtype=torch.float32, device=q.device)
         if row_tiles:
             run(
                 hopper_rows_kernel${p},
@@ -160,7 +163,7 @@ ${row_constants_given}                out,
                 q_len,
                 q_start,
 ${give_rows_classes}                HEAD_DIM=head_dim,
-                D=${width},
+                D=width,
                 num_warps=4,
             )
         if works:
@@ -168,7 +171,9 @@ ${give_rows_classes}                HEAD_DIM=head_dim,
                 hopper_gradients_kernel${p},
                 min(works, multiprocessors(q.device)),
 ${constants_given}                hopper_class_descriptor(q, ${step}, each.first_row, each.count, q_len, ${block_m}),
-                hopper_class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}),
+                hopper_keys_in_halves(
+                    hopper_class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}), width
+                ),
                 hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
                 hopper_class_descriptor(d_out, ${step}, each.first_row, each.count, q_len, ${block_m}),
                 hopper_rows_descriptor(row_numbers),
@@ -183,7 +188,7 @@ ${give_results}                dq_blocks,
                 heads // key_heads,
                 works,
 ${give_key_classes}                HEAD_DIM=head_dim,
-                D=${width},
+                D=width,
                 STAGES=3,
                 DYNAMIC=${dynamic},
                 num_warps=4,
@@ -199,7 +204,7 @@ ${give_before}                scale,
                 q_len,
                 q_start,
 ${give_rows_classes}                HEAD_DIM=head_dim,
-                D=${width},
+                D=width,
                 num_warps=4,
             )
     return ran
@@ -216,7 +221,19 @@ def hopper_gradients(q: Tensor) -> bool:
 
     It adds to dq with atomic operations: under `torch.use_deterministic_algorithms(True)` the plain kernels run.
     """
-    return ${narrowest} < q.shape[3] <= ${width} and not torch.are_deterministic_algorithms_enabled()
+    return ${narrowest} < q.shape[3] <= ${widest} and not torch.are_deterministic_algorithms_enabled()
+
+
+@cache
+def hopper_half_layout(rank: int, width: int) -> Any:
+    """How a block of 16-bit rows lies in shared memory in two pieces, each of half its columns."""
+    return gl.NVMMASharedLayout(swizzle_byte_width=width, element_bitwidth=16, rank=rank)
+
+
+def hopper_keys_in_halves(keys: HopperDescriptor, width: int) -> HopperDescriptor:
+    """K as the copy engine brings it: for dq each warpgroup multiplies one of the pieces."""
+    layout = hopper_half_layout(len(keys.block_shape), width)
+    return HopperDescriptor(keys.base, keys.shape, keys.strides, keys.block_shape, layout)
 
 
 def hopper_rows_descriptor(rows: Tensor) -> HopperDescriptor:

@@ -22,37 +22,38 @@ def bring_queries(
 
 
 @gluon.jit
-def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexpr):
+def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexpr, HALF: gl.constexpr):
     """Begin the product of the dS of a step, of all keys of the tile, with half the columns of K."""
     turn = step & 1
     mbarrier.wait(ds_ready.index(turn), (step >> 1) & 1)
-    b_dq = gl.zeros([BLOCK_M, 64], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
+    b_dq = gl.zeros([BLOCK_M, HALF], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16]))
     for half in gl.static_range(2):
         b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
-        b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * 64, 64, 1), b_dq, is_async=True)
+        b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * HALF, HALF, 1), b_dq, is_async=True)
     return b_dq
 
 
 @gluon.jit
-def add_block(blocks_ptr, row, W: gl.constexpr, b_dq):
-    """Add a block [64, 64] of a query tile's dq to memory, where it lies as the warpgroup's threads hold it.
+def add_block(blocks_ptr, row, W: gl.constexpr, b_dq, HALF: gl.constexpr):
+    """Add a block [64, HALF] of a query tile's dq to memory, where it lies as the warpgroup's threads hold it.
 
     They add four numbers at a time. Thread t holds, of each 8 columns, two neighbours in each of two rows: they stand
     at 512 * (column // 8) + 4 * t.
     """
-    THREADS: gl.constexpr = gl.BlockedLayout([1, 8], [32, 1], [4, 1], [1, 0])
+    EIGHTS: gl.constexpr = HALF // 8
+    THREADS: gl.constexpr = gl.BlockedLayout([1, EIGHTS], [32, 1], [4, 1], [1, 0])
     # Warp, half of its rows, row, 8 columns, pair of columns, column.
-    b_dq = gl.permute(gl.reshape(b_dq, [4, 2, 8, 8, 4, 2]), [0, 2, 4, 3, 1, 5])
+    b_dq = gl.permute(gl.reshape(b_dq, [4, 2, 8, EIGHTS, 4, 2]), [0, 2, 4, 3, 1, 5])
     left, right = gl.split(b_dq)
     upper_left, lower_left = gl.split(left)
     upper_right, lower_right = gl.split(right)
-    a = gl.convert_layout(gl.reshape(upper_left, [128, 8]), THREADS)
-    b = gl.convert_layout(gl.reshape(upper_right, [128, 8]), THREADS)
-    c = gl.convert_layout(gl.reshape(lower_left, [128, 8]), THREADS)
-    d = gl.convert_layout(gl.reshape(lower_right, [128, 8]), THREADS)
-    block = blocks_ptr + (row.to(gl.int64) * 2 + W) * 4096
+    a = gl.convert_layout(gl.reshape(upper_left, [128, EIGHTS]), THREADS)
+    b = gl.convert_layout(gl.reshape(upper_right, [128, EIGHTS]), THREADS)
+    c = gl.convert_layout(gl.reshape(lower_left, [128, EIGHTS]), THREADS)
+    d = gl.convert_layout(gl.reshape(lower_right, [128, EIGHTS]), THREADS)
+    block = blocks_ptr + (row.to(gl.int64) * 2 + W) * (64 * HALF)
     thread = fresh(gl.arange(0, 128, gl.SliceLayout(1, THREADS)))
-    place = gl.expand_dims(4 * thread, 1) + gl.expand_dims(512 * gl.arange(0, 8, gl.SliceLayout(0, THREADS)), 0)
+    place = gl.expand_dims(4 * thread, 1) + gl.expand_dims(512 * gl.arange(0, EIGHTS, gl.SliceLayout(0, THREADS)), 0)
     gl.inline_asm_elementwise(
         "red.relaxed.gpu.global.add.v4.f32 [$$1], {$$2, $$3, $$4, $$5}; mov.b32 $$0, 0;",
         "=r,l,f,f,f,f",
@@ -116,7 +117,7 @@ ${place}    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
         b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
         dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
         if dq_row >= 0:
-            add_block(dq_ptr, dq_row, W, b_dq)
+            add_block(dq_ptr, dq_row, W, b_dq, D // 2)
     mbarrier.wait(do_ready.index(turn), turn_phase)
     b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
     b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
@@ -133,7 +134,7 @@ ${step_mask}    if OLD:
     fence_async_shared()
     mbarrier.arrive(ds_ready.index(turn), count=1)
     if OLD:
-        b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
+        b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
         dv = warpgroup_mma_wait(2, deps=[dv])
         mbarrier.arrive(do_free.index(turn), count=1)
         b_dq = warpgroup_mma_wait(0, deps=[b_dq])
@@ -201,7 +202,7 @@ def hopper_add_gradients${p}(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D // 2, 16])
     DTYPE: gl.constexpr = k_smem.dtype
 ${own_key_heads}    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
@@ -218,7 +219,7 @@ ${own_work}
         mbarrier.wait(k_ready, next_phase)
         if many > 0:
             pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
-            b_dq = gl.zeros([BLOCK_M, 64], gl.float32, DQ_LAYOUT)
+            b_dq = gl.zeros([BLOCK_M, D // 2], gl.float32, DQ_LAYOUT)
             dq_row = work - works  # negative: there is none yet
 ${first_step}
             for _ in range(1, many):
@@ -230,13 +231,13 @@ ${next_step}
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
             if dq_row >= 0:
-                add_block(dq_blocks_ptr, dq_row, W, b_dq)
-            b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
+                add_block(dq_blocks_ptr, dq_row, W, b_dq, D // 2)
+            b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
             dk = warpgroup_mma_wait(2, deps=[dk])
             mbarrier.arrive(q_free.index(old_slot), count=1)
             b_dq = warpgroup_mma_wait(0, deps=[b_dq])
             mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
-            add_block(dq_blocks_ptr, row, W, b_dq)
+            add_block(dq_blocks_ptr, row, W, b_dq, D // 2)
         else:
             mbarrier.arrive(v_free, count=1)
         mbarrier.arrive(k_free, count=1)

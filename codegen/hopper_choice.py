@@ -21,10 +21,11 @@ from sparsedsl.pattern import Pattern
 Backend = Literal["auto", "triton", "hopper"]
 BACKENDS: tuple[Backend, ...] = ("auto", "triton", "hopper")
 
-# The backward kernel: 64 queries, and 64 keys for each of two warpgroups; heads wider than the first of these widths,
-# up to the second, which is as wide as dk and dv leave registers for.
+# The backward kernel: 64 queries, and 64 keys for each of two warpgroups. Heads wider than the first of these widths,
+# half of whose columns are narrower than any swizzle; up to the second, which is as wide as dk and dv leave registers
+# for.
 GRADIENT_TILES = Tiles(64, 128, 4, 2)
-TOO_NARROW, GRADIENT_WIDTH = 64, 128
+TOO_NARROW, GRADIENT_WIDTH = 16, 128
 # Keys of a tile; more tiles in a ring than four are of no use, and two must fit.
 WIDE, NARROW = 128, 64
 MOST_STAGES = 4

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsedsl.codegen.explanation import Bytes, Kernel
-from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, GRADIENT_WIDTH
+from sparsedsl.codegen.hopper_choice import GRADIENT_TILES
 from sparsedsl.codegen.part_source import PartSource
 from sparsedsl.codegen.table_masks import TableMasks
 from sparsedsl.codegen.tile_counts import part_pairs, ranks, sequences, table_numbers, tile_counts
@@ -78,7 +78,7 @@ def kernels_of(
         executed = counts.visited * tiles.block_m * tiles.block_n
         # Both gradients of keys read each query tile's rows; the one for Hopper adds to its float32 sums for dq too.
         by_query = 2 * tiles.block_m * (row + FLOAT32)
-        sums = tiles.block_m * GRADIENT_WIDTH * FLOAT32
+        sums = tiles.block_m * inputs.width * FLOAT32
         loaded = {
             "forward": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
             "hopper": own * tiles.block_m * row + counts.visited * 2 * tiles.block_n * row,
@@ -165,7 +165,7 @@ def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables
         # A part frees its own when it is done.
         rows, summed = max((_held_rows(source, inputs) for source in sources), key=lambda each: each[1])
         found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
-        found.append(Bytes("sums for dq, float32", FLOAT32 * GRADIENT_WIDTH * summed))
+        found.append(Bytes("sums for dq, float32", FLOAT32 * inputs.width * summed))
     if len(sources) > 1:
         ratio = FLOAT32 / inputs.element
         if direction == "forward":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,9 @@ import sparsedsl as sd
 from benchmarks import sanitize, sanitize_cases
 from benchmarks.sanitize import apart, told
 from benchmarks.sanitize_cases import CASES, checked
+from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.hopper_choice import gradients_run
+from sparsedsl.codegen.tiling import TILINGS
 
 REPORT = """========= COMPUTE-SANITIZER
 ========= Invalid __global__ read of size 2 bytes
@@ -21,6 +25,18 @@ REPORT = """========= COMPUTE-SANITIZER
 ========= Invalid __global__ read of size 2 bytes
 =========     at forward_kernel+0x1a0 in emitted.py:12
 ========= ERROR SUMMARY: 2 errors
+"""
+
+
+RACES = """========= COMPUTE-SANITIZER
+========= Error: Race reported between Read access at hopper_kernel+0x180 in file.py:1691
+=========     and Write access at hopper_kernel+0xa0 in file.py:1500 [64 hazards]
+=========     and Write access at hopper_kernel+0xb0 in file.py:1502 [32 hazards]
+=========
+========= Error: Race reported between Read access at hopper_kernel+0x180 in file.py:1691
+=========     and Write access at hopper_kernel+0xc0 in file.py:1510 [8 hazards]
+=========
+========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)
 """
 
 
@@ -49,6 +65,52 @@ def test_a_report_is_cut_to_its_findings() -> None:
         "    at forward_kernel+0x1a0 in emitted.py:12",
     ]
     assert told("Traceback\nValueError: no", 1).splitlines()[-1] == "    ValueError: no"
+
+
+def test_both_sides_of_a_race_are_shown_together() -> None:
+    assert told(RACES, 3).splitlines() == [
+        "exit status 3",
+        "    RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)",
+        "    Error: Race reported between Read access at hopper_kernel+0x180 in file.py:1691",
+        "        and Write access at hopper_kernel+0xa0 in file.py:1500 [64 hazards]",
+        "        and Write access at hopper_kernel+0xb0 in file.py:1502 [32 hazards]",
+        "    Error: Race reported between Read access at hopper_kernel+0x180 in file.py:1691",
+        "        and Write access at hopper_kernel+0xc0 in file.py:1510 [8 hazards]",
+    ]
+
+
+HOPPER = [name for name, case in CASES.items() if case.backend == "hopper"]
+
+
+@pytest.mark.parametrize("name", HOPPER)
+def test_every_case_for_hopper_runs_its_gradients_kernel(name: str) -> None:
+    case = CASES[name]
+    source = emit(case.pattern, TILINGS[0], "hopper")
+    # A kernel for each part.
+    assert len(re.findall(r"^def hopper_gradients_kernel\w*\(", source, re.MULTILINE)) == case.parts
+    assert gradients_run(case.head_dim)
+
+
+def test_cases_for_hopper_have_every_order_and_every_width() -> None:
+    orders = {name.removeprefix("Hopper: ") for name in HOPPER if CASES[name].head_dim == 128}
+    assert orders == {
+        "one part", "both ways", "rows without keys", "residue order", "parts", "classes of heads", "lists", "by head"
+    }  # fmt: skip
+    assert {1 << (CASES[name].head_dim - 1).bit_length() for name in HOPPER} == {32, 64, 128}
+
+
+def test_a_case_is_checked_at_its_head_dim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sanitize_cases, "SHAPES", ((77, 140),))
+    seen = []
+    attention = sd.compile(CASES["one part"].pattern, backend="triton")
+
+    def spied(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen.append(q.shape[3])
+        return attention(q, k, v)
+
+    monkeypatch.setattr(sd, "compile", lambda pattern, backend: spied)
+    assert checked(CASES["Hopper: one part"], "cpu") == ""
+    assert seen == [128]
 
 
 def test_each_process_has_ports_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

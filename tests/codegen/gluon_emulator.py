@@ -361,7 +361,7 @@ class Descriptor:
     base: Tensor
     shape: Sequence[int]
     strides: Sequence[int]
-    block: Sequence[int]
+    block_shape: Sequence[int]
     layout: object
 
     def __post_init__(self) -> None:
@@ -370,7 +370,7 @@ class Descriptor:
         assert all(stride * size % 16 == 0 for stride in self.strides[:-1]), self.strides
         assert self.strides[-1] == 1
         assert all(extent > 0 for extent in self.shape), self.shape
-        assert len(self.shape) == len(self.strides) == len(self.block) <= 5
+        assert len(self.shape) == len(self.strides) == len(self.block_shape) <= 5
 
     @property
     def dtype(self) -> torch.dtype:
@@ -379,10 +379,10 @@ class Descriptor:
 
     def cut(self, place: Sequence[int], smem: Tensor) -> tuple[Tensor, Tensor]:
         """The part of the block that lies inside the tensor: there, and in shared memory."""
-        if tuple(smem.shape) != tuple(self.block) or len(place) != len(self.block):
-            raise EmulationError(f"a block {self.block} at {place} goes to a buffer {tuple(smem.shape)}")
+        if tuple(smem.shape) != tuple(self.block_shape) or len(place) != len(self.block_shape):
+            raise EmulationError(f"a block {self.block_shape} at {place} goes to a buffer {tuple(smem.shape)}")
         whole = self.base.as_strided(tuple(self.shape), tuple(self.strides), self.base.storage_offset())
-        for dim, (start, size, extent) in enumerate(zip(place, self.block, self.shape, strict=True)):
+        for dim, (start, size, extent) in enumerate(zip(place, self.block_shape, self.shape, strict=True)):
             low, high = max(int(start), 0), max(min(int(start) + size, extent), 0)
             length = max(high - low, 0)
             low = min(low, extent)

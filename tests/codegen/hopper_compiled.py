@@ -1,6 +1,6 @@
 """Compile the kernels of the hopper backend for compute capability 9.0, with no GPU, and look at their machine code.
 
-    python -m tests.codegen.hopper_compiled "sliding(1024)" "power_attention()"      # one JSON object a kernel
+    python -m tests.codegen.hopper_compiled "sliding(1024)" "power()"      # one JSON object a kernel
 
 A program of its own: where Triton was imported for its interpreter it compiles nothing.
 """
@@ -23,6 +23,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 import sparsedsl as sd
 from sparsedsl.codegen.emit import emit
+from sparsedsl.codegen.hopper_choice import gradients_run
 from sparsedsl.codegen.sass import MachineCode, machine_code
 from sparsedsl.codegen.tiling import TILINGS
 from tests.codegen.modules import imported
@@ -31,10 +32,12 @@ TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {"bf16": gl.bfloat16, "fp16": gl.float16}
 
 
-def tensor(kernel: Any, width: int, dtype: str, rows: int) -> str:
+def tensor(kernel: Any, width: int, dtype: str, rows: int, *, halves: bool = False) -> str:
     """The type of a descriptor of one head's tiles of so many rows; of one class's where the kernel walks classes."""
     block = [1, 1, *([1] if "classes" in kernel.arg_names else []), rows, width]
     layout = gl.NVMMASharedLayout.get_default_for(block, TYPES[dtype])
+    if halves:  # `hopper_keys_in_halves` of an emitted module
+        layout = gl.NVMMASharedLayout(swizzle_byte_width=width, element_bitwidth=16, rank=len(block))
     return f"tensordesc<{dtype}[{','.join(map(str, block))}],{layout!r}>"
 
 
@@ -96,7 +99,8 @@ def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: i
     result = f"*{dtype}" if single else "*fp32"
     types = {
         **dict.fromkeys(("q_desc", "do_desc", "dk_desc", "dv_desc"), descriptor(64)),
-        **dict.fromkeys(("k_desc", "v_desc"), descriptor(128)),
+        "k_desc": tensor(kernel, width, dtype, 128, halves=True),
+        "v_desc": descriptor(128),
         "rows_desc": f"tensordesc<fp32[1,2,64],{plain!r}>",
         "constants": "*i32",
         "counter": "*i32",
@@ -128,7 +132,7 @@ def kernels_of(pattern: str, head_dim: int = 128, dtype: str = "bf16") -> Iterat
     for suffix in suffixes:
         cubin = compiled(module, suffix, suffix == suffixes[-1], head_dim, dtype)
         yield f"hopper_kernel{suffix}", machine_code(cubin)
-        if triton.next_power_of_2(head_dim) == 128:
+        if gradients_run(head_dim):
             cubin = compiled_backward(module, suffix, len(suffixes) == 1, head_dim, dtype)
             yield f"hopper_gradients_kernel{suffix}", machine_code(cubin)
 

@@ -170,8 +170,8 @@ def test_where_there_is_no_kernel_for_hopper_none_is_told() -> None:
     text = str(sd.explain(bigbird(block=64), seq_len=1000))
     assert "on Hopper the plain forward: its own takes 16-bit" in text
     assert "on Hopper the plain dq and dk/dv: its own takes 16-bit" in text
-    # Forward only: where one part's mask has a set in it, and for narrow heads.
-    for pattern, head_dim in ((sd.power() | sd.dilated(256, 16), 128), (sd.sliding(9), 64)):
+    # Forward only: where one part's mask has a set in it, and for the narrowest heads.
+    for pattern, head_dim in ((sd.power() | sd.dilated(256, 16), 128), (sd.sliding(9), 16)):
         layer = only_layer(pattern, 1000, head_dim=head_dim)
         assert all(part.hopper is not None and part.hopper_backward is None for part in layer.parts)
         assert layer.hopper_backward_memory == ()
@@ -238,20 +238,23 @@ def test_flops_and_bytes_by_hand() -> None:
     assert layer.forward.loaded_bytes == forward.loaded + q + lse
 
 
-def test_the_backward_kernel_for_hopper_by_hand() -> None:
-    """causal() on 128 tokens, 4 heads on 2 key heads, head dim 96: a key tile that both query tiles of 64 read."""
-    layer = only_layer(sd.causal(), 128, heads=4, key_heads=2, head_dim=96)
+@pytest.mark.parametrize(("head_dim", "width"), [(96, 128), (48, 64), (24, 32)])
+def test_the_backward_kernel_for_hopper_by_hand(head_dim: int, width: int) -> None:
+    """causal() on 128 tokens, 4 heads on 2 key heads: a key tile that both query tiles of 64 read."""
+    layer = only_layer(sd.causal(), 128, heads=4, key_heads=2, head_dim=head_dim)
     found = layer.parts[0].hopper_backward
     assert found is not None
     assert (found.block_m, found.block_n, found.own, found.full, found.partial) == (64, 128, 2, 0, 8)
     assert found.executed == 4 * 128 * 128
     assert found.waste == found.executed / layer.live_pairs
-    # Computed 128 wide: all five products once; the sums for dq are as wide.
-    assert found.flops == 2 * 5 * 128 * found.executed
-    assert found.loaded == 2 * 2 * 128 * 192 + 8 * (2 * 64 * (192 + 4) + 64 * 128 * 4)
+    # Computed as wide as the next power of two: all five products once; the sums for dq are as wide.
+    assert found.flops == 2 * 5 * width * found.executed
+    row = 2 * head_dim
+    assert found.loaded == 2 * 2 * 128 * row + 8 * (2 * 64 * (row + 4) + 64 * width * 4)
     extra = sum(each.bytes for each in layer.hopper_backward_memory) - sum(e.bytes for e in layer.backward_memory)
-    assert extra == 4 * 128 * 128 * 4
-    (entry,) = json.loads(sd.explain(sd.causal(), seq_len=128, heads=4, key_heads=2, head_dim=96).to_json())["layers"]
+    assert extra == 4 * 128 * width * 4
+    found_all = sd.explain(sd.causal(), seq_len=128, heads=4, key_heads=2, head_dim=head_dim)
+    (entry,) = json.loads(found_all.to_json())["layers"]
     assert entry["backward"]["hopper_peak_bytes"] - entry["backward"]["peak_bytes"] == extra
 
 
@@ -526,6 +529,10 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert layer["forward"]["floor_ms"] == told.layers[0].forward.floor_ms
     assert layer["forward"]["peak_bytes"] == sum(each["bytes"] for each in layer["forward_memory"])
     assert [kernel["name"] for kernel in layer["parts"][0]["kernels"]] == ["forward", "dq", "dkdv"]
+    assert layer["parts"][0]["hopper_backward"]["name"] == "hopper_backward"
+    assert layer["backward"]["hopper_peak_bytes"] == sum(each["bytes"] for each in layer["hopper_backward_memory"])
+    assert main(["explain", "sliding(64)", "--seq-len", "1000", "--json", "--head-dim", "16"]) == 0
+    (layer,) = json.loads(capsys.readouterr().out)["layers"]
     assert layer["parts"][0]["hopper_backward"] is layer["backward"]["hopper_peak_bytes"] is None
 
 

@@ -23,8 +23,8 @@ from tests.codegen.oracle import dense_attention, dense_mask, random_inputs
 from tests.codegen.test_hopper import BF16, FP16, RACE, WALKED, WIDE, hopper_module
 from tests.codegen.test_kernels import IN_PARTS
 
-# The kernel takes heads of 65 to 128.
-HEAD_DIM = 72
+# The kernel computes these as heads of 128 and of 64.
+HEAD_DIM, NARROW = 72, 40
 
 
 @pytest.fixture(autouse=True)
@@ -76,18 +76,20 @@ def test_equals_dense(name: str) -> None:
         return
     q_len, k_len = (333, 401) if name in WIDE else (200, 130)
     heads = 4 if isinstance(pattern, PerHead) else 2
-    assert_right(module, pattern, random_inputs(heads, heads // 2, q_len, k_len, HEAD_DIM, BF16))
+    head_dim = NARROW if name in WIDE else HEAD_DIM
+    assert_right(module, pattern, random_inputs(heads, heads // 2, q_len, k_len, head_dim, BF16))
 
 
+@pytest.mark.parametrize("head_dim", [NARROW, HEAD_DIM])
 @pytest.mark.parametrize("name", IN_PARTS)
-def test_parts_equal_dense(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_equal_dense(name: str, head_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "GAIN", float("inf"))
     pattern = IN_PARTS[name]
     module = hopper_module(pattern)
-    assert_right(module, pattern, random_inputs(4, 2, 150, 330, HEAD_DIM, FP16))
+    assert_right(module, pattern, random_inputs(4, 2, 150, 330, head_dim, FP16))
 
 
-@pytest.mark.parametrize("head_dim", [72, 96, 128])
+@pytest.mark.parametrize("head_dim", [24, 32, 40, 64, 72, 96, 128])
 def test_head_dims(head_dim: int) -> None:
     pattern = sd.sliding(300)
     assert_right(hopper_module(pattern), pattern, random_inputs(2, 1, 200, 331, head_dim, BF16))
@@ -121,8 +123,10 @@ def test_columns_of_one_length_are_shared_out_others_handed_out() -> None:
 def test_other_heads_and_deterministic_runs_take_the_plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     module = hopper_module(sd.sliding(30))
     q = torch.zeros(1, 1, 4, 128, dtype=FP16)
-    assert module.hopper_gradients(q)
-    assert not module.hopper_gradients(q[..., :64])
+    assert [width for width in (16, 24, 32, 64, 72, 128) if module.hopper_gradients(q[..., :width])] == [
+        24, 32, 64, 72, 128
+    ]  # fmt: skip
+    assert not module.hopper_gradients(torch.zeros(1, 1, 4, 136, dtype=FP16))
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     assert not module.hopper_gradients(q)
 

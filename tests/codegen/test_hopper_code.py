@@ -25,6 +25,9 @@ WORDS = [
     "D=64",
     "T=fp16",
     LISTED,
+    "sliding(256) | dilated(256, 16)",
+    "D=32",
+    "sliding(1024)",
     "D=256",
     "sliding(1024)",
 ]
@@ -41,9 +44,10 @@ def test_no_kernel_is_serialised_and_no_loop_spills() -> None:
         [each["pattern"] for each in found if each["kernel"].startswith(name)]
         for name in ("hopper_kernel", "hopper_gradients_kernel")
     )
-    assert forward == [*WORDS[:3], *[WORDS[3]] * 2, *WORDS[4:5], *WORDS[7:8], WORDS[9]]
-    # Of heads of 65 to 128.
-    assert backward == [*WORDS[:3], *[WORDS[3]] * 2, *WORDS[4:5]]
+    narrow = [LISTED, *[WORDS[3]] * 2, "sliding(1024)"]
+    assert forward == [*WORDS[:3], *[WORDS[3]] * 2, WORDS[4], *narrow, "sliding(1024)"]
+    # Of heads up to 128.
+    assert backward == [*WORDS[:3], *[WORDS[3]] * 2, WORDS[4], *narrow]
     for each in found:
         assert each["products"] > 0
         assert each["loops"], each

@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "1b9d2edca105"
+DIGEST = "d34075279778"
 
 
 @triton.jit
@@ -1420,37 +1420,38 @@ def bring_queries(
 
 
 @gluon.jit
-def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexpr):
+def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexpr, HALF: gl.constexpr):
     """Begin the product of the dS of a step, of all keys of the tile, with half the columns of K."""
     turn = step & 1
     mbarrier.wait(ds_ready.index(turn), (step >> 1) & 1)
-    b_dq = gl.zeros([BLOCK_M, 64], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
+    b_dq = gl.zeros([BLOCK_M, HALF], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16]))
     for half in gl.static_range(2):
         b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
-        b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * 64, 64, 1), b_dq, is_async=True)
+        b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * HALF, HALF, 1), b_dq, is_async=True)
     return b_dq
 
 
 @gluon.jit
-def add_block(blocks_ptr, row, W: gl.constexpr, b_dq):
-    """Add a block [64, 64] of a query tile's dq to memory, where it lies as the warpgroup's threads hold it.
+def add_block(blocks_ptr, row, W: gl.constexpr, b_dq, HALF: gl.constexpr):
+    """Add a block [64, HALF] of a query tile's dq to memory, where it lies as the warpgroup's threads hold it.
 
     They add four numbers at a time. Thread t holds, of each 8 columns, two neighbours in each of two rows: they stand
     at 512 * (column // 8) + 4 * t.
     """
-    THREADS: gl.constexpr = gl.BlockedLayout([1, 8], [32, 1], [4, 1], [1, 0])
+    EIGHTS: gl.constexpr = HALF // 8
+    THREADS: gl.constexpr = gl.BlockedLayout([1, EIGHTS], [32, 1], [4, 1], [1, 0])
     # Warp, half of its rows, row, 8 columns, pair of columns, column.
-    b_dq = gl.permute(gl.reshape(b_dq, [4, 2, 8, 8, 4, 2]), [0, 2, 4, 3, 1, 5])
+    b_dq = gl.permute(gl.reshape(b_dq, [4, 2, 8, EIGHTS, 4, 2]), [0, 2, 4, 3, 1, 5])
     left, right = gl.split(b_dq)
     upper_left, lower_left = gl.split(left)
     upper_right, lower_right = gl.split(right)
-    a = gl.convert_layout(gl.reshape(upper_left, [128, 8]), THREADS)
-    b = gl.convert_layout(gl.reshape(upper_right, [128, 8]), THREADS)
-    c = gl.convert_layout(gl.reshape(lower_left, [128, 8]), THREADS)
-    d = gl.convert_layout(gl.reshape(lower_right, [128, 8]), THREADS)
-    block = blocks_ptr + (row.to(gl.int64) * 2 + W) * 4096
+    a = gl.convert_layout(gl.reshape(upper_left, [128, EIGHTS]), THREADS)
+    b = gl.convert_layout(gl.reshape(upper_right, [128, EIGHTS]), THREADS)
+    c = gl.convert_layout(gl.reshape(lower_left, [128, EIGHTS]), THREADS)
+    d = gl.convert_layout(gl.reshape(lower_right, [128, EIGHTS]), THREADS)
+    block = blocks_ptr + (row.to(gl.int64) * 2 + W) * (64 * HALF)
     thread = fresh(gl.arange(0, 128, gl.SliceLayout(1, THREADS)))
-    place = gl.expand_dims(4 * thread, 1) + gl.expand_dims(512 * gl.arange(0, 8, gl.SliceLayout(0, THREADS)), 0)
+    place = gl.expand_dims(4 * thread, 1) + gl.expand_dims(512 * gl.arange(0, EIGHTS, gl.SliceLayout(0, THREADS)), 0)
     gl.inline_asm_elementwise(
         "red.relaxed.gpu.global.add.v4.f32 [$1], {$2, $3, $4, $5}; mov.b32 $0, 0;",
         "=r,l,f,f,f,f",
@@ -1878,8 +1879,9 @@ def hopper_dq_kernel(
     dq_blocks_ptr, dq_ptr, softmax_scale, q_len, q_start,
     HEAD_DIM: tl.constexpr, D: tl.constexpr,
 ):
-    """dq of one query tile from its sums in blocks of 64 columns, which lie as `add_block` left them."""
+    """dq of one query tile from its sums in blocks of half its columns, which lie as `add_block` left them."""
     BLOCK_M: tl.constexpr = 64
+    HALF: tl.constexpr = D // 2
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
     i_bh = tl.program_id(0) // row_tiles
@@ -1888,12 +1890,12 @@ def hopper_dq_kernel(
     inside = (o_m >= q_start) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * q_len + o_m - q_start
     tile = i_bh.to(tl.int64) * row_tiles + i - first_row_tile
-    for block in tl.static_range(D // 64):
-        o_d = block * 64 + tl.arange(0, 64)
-        b_dq = tl.load(dq_blocks_ptr + tile * (BLOCK_M * D) + block * 4096 + tl.arange(0, 4096))
+    for block in tl.static_range(2):
+        o_d = block * HALF + tl.arange(0, HALF)
+        b_dq = tl.load(dq_blocks_ptr + (tile * 2 + block) * (BLOCK_M * HALF) + tl.arange(0, BLOCK_M * HALF))
         # 8 columns, warp, row, pair of columns, half of the warp's rows, column.
-        b_dq = tl.permute(tl.reshape(b_dq, [8, 4, 8, 4, 2, 2]), [1, 4, 2, 0, 3, 5])
-        b_dq = tl.reshape(b_dq, [BLOCK_M, 64]) * softmax_scale
+        b_dq = tl.permute(tl.reshape(b_dq, [HALF // 8, 4, 8, 4, 2, 2]), [1, 4, 2, 0, 3, 5])
+        b_dq = tl.reshape(b_dq, [BLOCK_M, HALF]) * softmax_scale
         place = row[:, None] * HEAD_DIM + o_d[None, :]
         here = inside[:, None] & (o_d < HEAD_DIM)[None, :]
         tl.store(dq_ptr + place, b_dq.to(dq_ptr.dtype.element_ty), mask=here)
@@ -1935,7 +1937,7 @@ def hopper_gradient_step(
         b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
         dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
         if dq_row >= 0:
-            add_block(dq_ptr, dq_row, W, b_dq)
+            add_block(dq_ptr, dq_row, W, b_dq, D // 2)
     mbarrier.wait(do_ready.index(turn), turn_phase)
     b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
     b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
@@ -1958,7 +1960,7 @@ def hopper_gradient_step(
     fence_async_shared()
     mbarrier.arrive(ds_ready.index(turn), count=1)
     if OLD:
-        b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
+        b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
         dv = warpgroup_mma_wait(2, deps=[dv])
         mbarrier.arrive(do_free.index(turn), count=1)
         b_dq = warpgroup_mma_wait(0, deps=[b_dq])
@@ -2058,7 +2060,7 @@ def hopper_add_gradients(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D // 2, 16])
     DTYPE: gl.constexpr = k_smem.dtype
     key_heads = heads // group
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
@@ -2087,7 +2089,7 @@ def hopper_add_gradients(
         mbarrier.wait(k_ready, next_phase)
         if many > 0:
             pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
-            b_dq = gl.zeros([BLOCK_M, 64], gl.float32, DQ_LAYOUT)
+            b_dq = gl.zeros([BLOCK_M, D // 2], gl.float32, DQ_LAYOUT)
             dq_row = work - works  # negative: there is none yet
             dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step(
                 dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
@@ -2111,13 +2113,13 @@ def hopper_add_gradients(
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
             if dq_row >= 0:
-                add_block(dq_blocks_ptr, dq_row, W, b_dq)
-            b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M)
+                add_block(dq_blocks_ptr, dq_row, W, b_dq, D // 2)
+            b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
             dk = warpgroup_mma_wait(2, deps=[dk])
             mbarrier.arrive(q_free.index(old_slot), count=1)
             b_dq = warpgroup_mma_wait(0, deps=[b_dq])
             mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
-            add_block(dq_blocks_ptr, row, W, b_dq)
+            add_block(dq_blocks_ptr, row, W, b_dq, D // 2)
         else:
             mbarrier.arrive(v_free, count=1)
         mbarrier.arrive(k_free, count=1)
@@ -2300,7 +2302,19 @@ def hopper_gradients(q: Tensor) -> bool:
 
     It adds to dq with atomic operations: under `torch.use_deterministic_algorithms(True)` the plain kernels run.
     """
-    return 64 < q.shape[3] <= 128 and not torch.are_deterministic_algorithms_enabled()
+    return 16 < q.shape[3] <= 128 and not torch.are_deterministic_algorithms_enabled()
+
+
+@cache
+def hopper_half_layout(rank: int, width: int) -> Any:
+    """How a block of 16-bit rows lies in shared memory in two pieces, each of half its columns."""
+    return gl.NVMMASharedLayout(swizzle_byte_width=width, element_bitwidth=16, rank=rank)
+
+
+def hopper_keys_in_halves(keys: HopperDescriptor, width: int) -> HopperDescriptor:
+    """K as the copy engine brings it: for dq each warpgroup multiplies one of the pieces."""
+    layout = hopper_half_layout(len(keys.block_shape), width)
+    return HopperDescriptor(keys.base, keys.shape, keys.strides, keys.block_shape, layout)
 
 
 def hopper_rows_descriptor(rows: Tensor) -> HopperDescriptor:
@@ -2315,11 +2329,12 @@ def hopper_backward_part(
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
+    width = triton.next_power_of_2(head_dim)
     dq, dk, dv = results
     row_tiles = batch * heads * tiles_in(q_start, q_len, 64)
     works = batch * key_heads * tiles_in(0, k_len, 128)
     rows = torch.empty((max(row_tiles, 1), 2, 64), dtype=torch.float32, device=q.device)
-    dq_blocks = torch.empty(row_tiles * 64 * 128, dtype=torch.float32, device=q.device)
+    dq_blocks = torch.empty(row_tiles * 64 * width, dtype=torch.float32, device=q.device)
     if row_tiles:
         run(
             hopper_rows_kernel,
@@ -2333,7 +2348,7 @@ def hopper_backward_part(
             q_len,
             q_start,
             HEAD_DIM=head_dim,
-            D=128,
+            D=width,
             num_warps=4,
         )
     if works:
@@ -2341,7 +2356,7 @@ def hopper_backward_part(
             hopper_gradients_kernel,
             min(works, multiprocessors(q.device)),
             hopper_descriptor(q, 64),
-            hopper_descriptor(k, 128),
+            hopper_keys_in_halves(hopper_descriptor(k, 128), width),
             hopper_descriptor(v, 128),
             hopper_descriptor(d_out, 64),
             hopper_rows_descriptor(rows),
@@ -2358,7 +2373,7 @@ def hopper_backward_part(
             heads // key_heads,
             works,
             HEAD_DIM=head_dim,
-            D=128,
+            D=width,
             STAGES=3,
             DYNAMIC=True,
             num_warps=4,
@@ -2374,7 +2389,7 @@ def hopper_backward_part(
             q_len,
             q_start,
             HEAD_DIM=head_dim,
-            D=128,
+            D=width,
             num_warps=4,
         )
     return row_tiles + works > 0
@@ -2872,7 +2887,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_1b9d2edca105"), mutates_args=())
+@torch.library.custom_op(unused("attention_d34075279778"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2891,7 +2906,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_1b9d2edca105"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_d34075279778"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3112,7 +3127,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_1b9d2edca105"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_d34075279778"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3141,7 +3156,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_1b9d2edca105"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_d34075279778"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3166,7 +3181,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_1b9d2edca105"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_d34075279778"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3356,7 +3371,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_1b9d2edca105"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_d34075279778"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import sparsedsl as sd
 from benchmarks.hopper import CHECKS, complaint
+from benchmarks.oracle import relative_distance
 from sparsedsl.codegen.build import CompiledAttention
 from sparsedsl.errors import Unsupported
 from sparsedsl.patterns.power import power_attention
@@ -25,6 +26,12 @@ PATTERNS = {
     "power": power_attention(),
     "causal": sd.causal(),  # whose query tiles are handed out one by one
     "two parts": sd.sliding(256) | sd.dilated(256, 16),
+}
+# Modules are shared by equal patterns, and what they ran is looked at: none of those above.
+GRADIENTS = {
+    "window": sd.sliding(1000),
+    "residue order": sd.dilated(500, 8),
+    "two parts": sd.sliding(250) | sd.dilated(250, 16),
 }
 
 
@@ -57,6 +64,23 @@ def test_the_default_runs_them_and_nothing_speaks_against_them(name: str) -> Non
     assert torch.equal(attention(q, k, v), forced(q, k, v))
     roads = module_of(attention).HOPPER_ROADS
     wanted = {"hopper_part_0", "hopper_part_1"} if name == "two parts" else {"hopper_part"}
+    assert {part.__name__: runs for (part, *_), runs in roads.items()} == dict.fromkeys(wanted, True)
+
+
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_default_takes_gradients_by_them(name: str, head_dim: int) -> None:
+    """Forward and backward, each part; the gradients are those of the plain kernels."""
+    if not is_hopper():
+        pytest.skip("no GPU of compute capability 9.0")
+    attention, plain = sd.compile(GRADIENTS[name]), sd.compile(GRADIENTS[name], backend="triton")
+    leaves = [each.requires_grad_() for each in tensors(head_dim)]
+    got, want = (torch.autograd.grad(each(*leaves).float().sin().sum(), leaves) for each in (attention, plain))
+    for ours, theirs in zip(got, want, strict=True):
+        assert relative_distance(ours, theirs) <= 1e-2
+    ends = ("_0", "_1") if name == "two parts" else ("",)
+    wanted = {f"{kind}{end}" for kind in ("hopper_part", "hopper_backward_part") for end in ends}
+    roads = {key: runs for key, runs in module_of(attention).HOPPER_ROADS.items() if head_dim in key}
     assert {part.__name__: runs for (part, *_), runs in roads.items()} == dict.fromkeys(wanted, True)
 
 

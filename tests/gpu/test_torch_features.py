@@ -118,8 +118,11 @@ def test_cuda_graphs_replay_forward_and_backward(pattern: sd.Pattern) -> None:
         for each in (q, k, v):
             each.copy_(torch.randn_like(each))
     graph.replay()
-    for got, want in zip(captured, both(), strict=True):
-        assert torch.equal(got, want)
+    for name, got, want in zip(("out", "dq", "dk", "dv"), captured, both(), strict=True):
+        if name == "dq":  # on Hopper its sums may take any order
+            near([got.float()], [want.float()])
+        else:
+            assert torch.equal(got, want), name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
