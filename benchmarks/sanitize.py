@@ -10,7 +10,11 @@ nvidia/cu13/bin/compute-sanitizer below site-packages; it must be on the PATH. T
 an allocation of its own; a tensor that PyTorch cuts out of a larger one has neighbours it may not notice. Results are
 compared with dense attention in float64 on the CPU. The kinds of kernels: forward, rows, dq, dk and dv for patterns in
 one part, in residue order, in parts, by table, by lists and by head; those for Hopper (compute capability 9.0); packed
-documents; and caches, contiguous and in pages, for few queries and for many. No run on a GPU is on record yet.
+documents; and caches, contiguous and in pages, for few queries and for many.
+
+racecheck complains about two places in every kernel for Hopper, as it does about a kernel of a few lines where nothing
+is wrong (`benchmarks.racecheck_control`, and racecheck_control.cu for the reason): such findings are counted, not
+taken as faults. Any other is. What it said on an H200: benchmarks/results/racecheck_h200.txt.
 
 Exit status: 0; 1 if a result is wrong or the tool found something; 2 if there is no CUDA device.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,6 +34,7 @@ from time import perf_counter
 import torch
 
 from benchmarks.sanitize_cases import CASES, checked
+from sparsedsl.codegen.build import cache_folder
 
 # The status that the tool ends with where it found something, and how many of its findings are shown then.
 FOUND, SHOWN = 3, 8
@@ -91,27 +97,62 @@ def apart(name: str, tool: str | None, limit: float) -> str:
     except subprocess.TimeoutExpired:
         complaint = f"not done after {limit:.0f} s"
     else:
-        complaint = "" if done.returncode == 0 else told(done.stdout + done.stderr, done.returncode)
+        output = done.stdout + done.stderr
+        races = findings(output) if done.returncode == FOUND and tool == "racecheck" else []
+        if races and all(of_the_controls(race, cache_folder()) for race in races):
+            print(
+                f"{name}: ok, {len(races)} findings of the controls' kinds, {perf_counter() - start:.1f} s", flush=True
+            )
+            return ""
+        complaint = "" if done.returncode == 0 else told(output, done.returncode)
     print(f"{name}: {complaint or 'ok'}, {perf_counter() - start:.1f} s", flush=True)
     return complaint
 
 
-def told(output: str, status: int) -> str:
-    """What a case's process and the tool said: the summary, and the first different findings.
+def lines_of(output: str) -> list[str]:
+    """What the tool and the process said, without the tool's own marks."""
+    return [line.strip().removeprefix("=========").strip() for line in output.splitlines()]
 
-    A race has its other side in the lines that begin with "and", which stay below the first one.
-    """
-    lines = [line.strip().removeprefix("=========").strip() for line in output.splitlines()]
+
+def findings(output: str) -> list[str]:
+    """The tool's findings; a race has its other side in the lines that begin with "and", which stay below the first."""
     telling: list[list[str]] = []
-    for line in lines:
+    for line in lines_of(output):
         if line.startswith(("Invalid", "Error", "Warning", "Potential", "Race", "Uninit")):
             telling.append([line])
         elif line.startswith("and ") and telling:
             telling[-1].append(f"    {line}")
+    return ["\n".join(each) for each in telling]
+
+
+def of_the_controls(race: str, folder: Path) -> bool:
+    """Whether racecheck says the same of `benchmarks.racecheck_control`, where nothing is wrong.
+
+    That is the case where both sides are a number on its way between warps, in `tell` or `told`; or both are Triton's
+    dispatch of partitions, which has the place of the kernel's first line or of `gl.warp_specialize`.
+    """
+    kinds = set()
+    for file, number in re.findall(r" in (\S+\.py):(\d+)", race):
+        path = folder / file
+        if not path.is_file():
+            return False
+        lines = path.read_text(encoding="utf-8").splitlines()[: int(number)]
+        function = next((line for line in reversed(lines) if line.startswith("def ")), "")
+        if function.startswith(("def tell(", "def told(")):
+            kinds.add("number")
+        elif re.match(r"def hopper_(gradients_)?kernel", lines[-1]) or lines[-1].strip() == "gl.warp_specialize(":
+            kinds.add("dispatch")
+        else:
+            return False
+    return len(kinds) == 1
+
+
+def told(output: str, status: int) -> str:
+    """What a case's process and the tool said: the summary, and the first different findings."""
+    lines = lines_of(output)
     places = [line for line in lines if line.startswith("at ")]
     summary = [line for line in lines if "SUMMARY" in line]
-    different = dict.fromkeys(["\n".join(each) for each in telling])
-    found = list(dict.fromkeys([*summary, *different, *places]))[:SHOWN]
+    found = list(dict.fromkeys([*summary, *findings(output), *places]))[:SHOWN]
     shown = "\n".join(found or lines[-SHOWN:])
     return f"exit status {status}\n" + indent(shown, "    ")
 

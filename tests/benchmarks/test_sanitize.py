@@ -13,7 +13,7 @@ from torch import Tensor
 
 import sparsedsl as sd
 from benchmarks import sanitize, sanitize_cases
-from benchmarks.sanitize import apart, told
+from benchmarks.sanitize import apart, findings, of_the_controls, told
 from benchmarks.sanitize_cases import CASES, checked
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.hopper_choice import gradients_run
@@ -65,6 +65,38 @@ def test_a_report_is_cut_to_its_findings() -> None:
         "    at forward_kernel+0x1a0 in emitted.py:12",
     ]
     assert told("Traceback\nValueError: no", 1).splitlines()[-1] == "    ValueError: no"
+
+
+def test_races_of_the_controls_kinds_are_told_from_others(tmp_path: Path) -> None:
+    module = """def tell(smem, slot, value):
+    smem.store(value)
+
+
+def told(smem, slot):
+    return smem.load()
+
+
+def hopper_kernel(
+    q_desc,
+):
+    q_smem.store(1)
+    gl.warp_specialize(
+"""
+    (tmp_path / "file.py").write_text(module)
+
+    def found(*lines: int) -> bool:
+        report = "Error: Race reported between Read access at k+0x1 in file.py:{}\n"
+        report += "and Write access at k+0x2 in file.py:{} [4 hazards]\n" * (len(lines) - 1)
+        (race,) = findings(report.format(*lines))
+        return of_the_controls(race, tmp_path)
+
+    assert found(2, 6)
+    assert found(6, 2, 2)
+    assert found(9, 13, 9)
+    assert not found(2, 9)
+    assert not found(2, 12)
+    assert not found(12, 12)
+    assert not of_the_controls("Error: Race reported between Read access at k+0x1 in other.py:2", tmp_path)
 
 
 def test_both_sides_of_a_race_are_shown_together() -> None:
