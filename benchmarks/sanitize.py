@@ -28,6 +28,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from textwrap import indent
 from time import perf_counter
 
