@@ -211,7 +211,7 @@ RACE = "deadlock|overwr|filled|waited|missed|operand|too many|outstanding|in fli
 # What an error of the schedule would be, as a change of the text, and how the emulator tells it.
 BROKEN = {
     "keys not waited for": (
-        r"mbarrier\.wait\(k_ready\.index\(slot\), phase\)\n( +mbarrier\.wait\(v_)",
+        r"mbarrier\.wait\(k_ready\.index\(slot\), phase\)\n( +b_k = k_smem)",
         r"pass\n\1",
         RACE,
     ),
@@ -227,8 +227,8 @@ BROKEN = {
         RACE,
     ),
     "values given back early": (
-        r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n) +(mbarrier\.arrive\(v_free\.index\(old_slot\).*\n)( +)acc =",
-        r"\2\3\1\3acc =",
+        r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n)( +)(mbarrier\.arrive\(v_free\.index\(old_slot\).*\n)( +return)",
+        r"\3\2\1\4",
         RACE,
     ),
     "queries given back early": (
