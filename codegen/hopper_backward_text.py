@@ -150,7 +150,7 @@ def hopper_bring_gradients${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
     row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
     next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
-    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${split_parameter}
 ):
     """One warp: bring the tiles that the consumers read, and say how many and which they are."""
     QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 + BLOCK_M * 2 * 4
@@ -195,7 +195,7 @@ def hopper_add_gradients${p}(
     do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
     heads, group, works,${key_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
+    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,${split_parameter}
 ):
     """One warpgroup: dk and dv of the keys W * 64 .. W * 64 + 63 of each key tile, and half the columns of dq."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
@@ -255,7 +255,7 @@ ${store}
 def hopper_gradients_kernel${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, ${results}dq_blocks_ptr,
     counter, scale, softmax_scale, q_len, k_len, q_start, heads, group, works,${key_scalars}
-    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${split_parameter}
 ):
     """dk and dv of key tiles${of_class}, and sums for dq: two warpgroups multiply, a warp loads."""
     BLOCK_M: gl.constexpr = ${block_m}
@@ -312,7 +312,7 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
                 ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
                 do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,${key_scalars}
-                W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
+                W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,${split}
             )),
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
@@ -320,14 +320,14 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
                 ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
                 do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,${key_scalars}
-                W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
+                W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,${split}
             )),
             (hopper_bring_gradients${p}, (
                 ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
                 rows_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free,
                 v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles,
                 heads, group, works,${key_scalars}
-                BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,
+                BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,${split}
             )),
         ],
         [4, 1],
