@@ -115,6 +115,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         *(each.launches for each in found),
         *((road_text.HOPPER_HEADING, hopper_text.SHARED) if special else ()),
         hopper_backward_text.SHARED if backward else "",
+        split_text.PUT_SHARE if any(each.columns for each in backward) else "",
         hopper_text.LISTS if "hopper_listed_below(" in code else "",
         hopper_kernels,
         *(hopper_launches(special) if special else ()),

@@ -89,7 +89,6 @@ class HopperBackwardText:
         deep = 16 if in_classes else 12
         results = ["dk_desc", "dv_desc"] if single else ["dk_ptr", "dv_ptr"]
         results += ["before_dk_ptr", "before_dv_ptr"] if later else []
-        results += ["sums_ptr"] if self.columns else []
         one = "1, " if in_classes else ""
         return own | {
             "block_m": str(GRADIENT_TILES.block_m),
@@ -132,14 +131,12 @@ class HopperBackwardText:
         }
 
     def _given_results(self, single: bool, later: bool) -> list[str]:
-        # Not read where no column is split.
-        sums = ["dq_blocks if sums is None else sums"] if self.columns else []
         if not single:
-            return ["dk", "dv", *(["*before[1:]"] if later else []), *sums]
+            return ["dk", "dv", *(["*before[1:]"] if later else [])]
         if self.text.in_classes:
             sizes = f"{self.text.part.step}, each.first, each.count, k_len, 64"
             return [f"hopper_class_descriptor({name}, {sizes})" for name in ("dk", "dv")]
-        return [*(f"hopper_descriptor({name}, 64)" for name in ("dk", "dv")), *sums]
+        return [f"hopper_descriptor({name}, 64)" for name in ("dk", "dv")]
 
     def _work_lines(self) -> list[str]:
         lines = ["program = work", "all_heads = works // key_tiles"]

@@ -71,7 +71,7 @@ def hopper_backward_part${p}(
     row_tiles = batch * heads * tiles_in(q_start, q_len, ${block_m})
 ${set_sums}    works = batch * key_heads * tiles_in(0, k_len, ${block_n})${more_works}
     rows = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
-    dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}, dtype=torch.float32, device=q.device)
+    dq_blocks = torch.empty(row_tiles * ${block_m} * ${width}${share_room}, dtype=torch.float32, device=q.device)
     if row_tiles:
         run(
             hopper_rows_kernel${p},

@@ -168,7 +168,7 @@ ${count_lines}
         at = [i_b, i_g, ${c}j * BLOCK_N, 0]
         mbarrier.wait(v_free, next_phase)
         tell(many_smem, 0, total)
-        mbarrier.arrive(v_ready, count=1)
+${tell_share}        mbarrier.arrive(v_ready, count=1)
         mbarrier.expect(v_ready, BLOCK_N * D * 2)
         tma.async_copy_global_to_shared(v_desc, at, v_ready, v_smem.index(0))
         mbarrier.wait(k_free, next_phase)
@@ -224,7 +224,7 @@ ${first_step}
             for _ in range(1, many):
 ${next_step}
             # V is read no more; dk and dq of the last query tile.
-            mbarrier.arrive(v_free, count=1)
+${told_share}            mbarrier.arrive(v_free, count=1)
             old_slot = gl.where(slot == 0, STAGES, slot) - 1
             b_k = k_smem.index(0).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
@@ -238,7 +238,7 @@ ${next_step}
             mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
             add_block(dq_blocks_ptr, row, W, b_dq)
         else:
-            mbarrier.arrive(v_free, count=1)
+${told_share}            mbarrier.arrive(v_free, count=1)
         mbarrier.arrive(k_free, count=1)
         dk *= softmax_scale
 ${store}
@@ -255,7 +255,7 @@ ${store}
 def hopper_gradients_kernel${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, ${results}dq_blocks_ptr,
     counter, scale, softmax_scale, q_len, k_len, q_start, heads, group, works,${key_scalars}
-    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${split_parameter}
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${split_constant}
 ):
     """dk and dv of key tiles${of_class}, and sums for dq: two warpgroups multiply, a warp loads."""
     BLOCK_M: gl.constexpr = ${block_m}
@@ -284,7 +284,7 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
     row_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     place_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     many_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
-    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
+${allocate_share}    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)

@@ -187,12 +187,48 @@ def before_lines(own: dict[str, str], depth: int) -> str:
 
 # --- the kernel for Hopper
 
+# The float32 sums of shares lie behind those for dq, in blocks of 64 rows as these do; the loading warp says where.
+PUT_SHARE = '''
+@gluon.jit
+def put_share(blocks_ptr, block, b_sum, D: gl.constexpr):
+    """Store a tile [64, D] as a block of its own."""
+    LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    o_n = gl.arange(0, 64, gl.SliceLayout(1, LAYOUT))
+    o_d = gl.arange(0, D, gl.SliceLayout(0, LAYOUT))
+    place = gl.expand_dims(o_n, 1) * D + gl.expand_dims(o_d, 0)
+    gl.store(blocks_ptr + block.to(gl.int64) * (64 * D) + place, b_sum)
+'''
+
+TELL_SHARE = """\
+        if SPLIT:
+            block = -1
+            if work < columns * shares:
+                block = all_heads * group * (row_tiles - first_row_tile) + 4 * work
+            tell(share_smem, 0, block)
+"""
+
+# dv of a share is stored before the last products: later it would crowd the registers of the loop, as ptxas has it.
+TOLD_SHARE = """\
+            if SPLIT:
+                block = told(share_smem, 0)
+                if block >= 0:
+                    put_share(dq_blocks_ptr, block + 2 + W, dv, D)
+"""
+
+ALLOCATE_SHARE = """\
+    share_smem = many_smem
+    if SPLIT:
+        share_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
+"""
+
 HOPPER_STORE = """\
-        o_n = W * 64 + gl.arange(0, 64, gl.SliceLayout(1, O_LAYOUT))
-        o_d = gl.arange(0, D, gl.SliceLayout(0, O_LAYOUT))
-        place = work.to(gl.int64) * (2 * BLOCK_N * D) + gl.expand_dims(o_n, 1) * D + gl.expand_dims(o_d, 0)
-        gl.store(sums_ptr + place, dk)
-        gl.store(sums_ptr + BLOCK_N * D + place, dv)"""
+        whole = True
+        if SPLIT:
+            whole = block < 0
+            if block >= 0:
+                put_share(dq_blocks_ptr, block + W, dk, D)
+        if whole:
+"""
 
 HOPPER_WORK = """
 early = min(key_tiles, ${early_tiles})
@@ -215,17 +251,15 @@ if work < columns * shares:
 HOPPER_SET_SUMS = """\
     columns = batch * key_heads * min(tiles_in(0, k_len, ${block_n}), ${early_tiles})
     shares = hopper_shares${p}(q, k, q_start) if split else 1
-    sums = None
-    if shares > 1:
-        sums = torch.empty((shares, columns, 2, ${block_n}, ${width}), dtype=torch.float32, device=q.device)
+    sums = shares * columns * 2 * ${block_n} * ${width} if shares > 1 else 0
 """
 
 HOPPER_ADD_SHARES = """\
-        if sums is not None:
+        if sums:
             run(
                 dkdv_kernel_of_shares,
                 columns * ${half},
-                sums,
+                dq_blocks[row_tiles * ${block_m} * ${width} :],
                 dk,
                 dv,
 ${before}                shares,
@@ -265,13 +299,16 @@ def share_line(tiles: str) -> str:
 def hopper_holes(columns: LongColumns | None, store: str) -> dict[str, str]:
     """What the backward kernel for Hopper says of long columns as it stores; `store` is for a column in one piece."""
     if columns is None:
-        return {"store": store, "split": "", "split_parameter": ""}
-    whole = ["whole = True", "if SPLIT:", "    whole = work >= columns * shares", "    if work < columns * shares:"]
-    lines = indent("\n".join(whole), " " * 8) + "\n" + indent(HOPPER_STORE, " " * 8)
+        names = ("split", "split_parameter", "split_constant", "tell_share", "told_share", "allocate_share")
+        return {"store": store} | dict.fromkeys(names, "")
     return {
-        "store": f"{lines}\n        if whole:\n{indent(store, '    ')}",
-        "split": " SPLIT,",
-        "split_parameter": "\n    SPLIT: gl.constexpr,",
+        "store": HOPPER_STORE + indent(store, "    "),
+        "tell_share": TELL_SHARE,
+        "told_share": TOLD_SHARE,
+        "allocate_share": ALLOCATE_SHARE,
+        "split": " share_smem, SPLIT,",
+        "split_parameter": "\n    share_smem, SPLIT: gl.constexpr,",
+        "split_constant": "\n    SPLIT: gl.constexpr,",
         "key_names": ',\n    "shares"',
         "key_scalars": " shares,",
     }
@@ -281,7 +318,7 @@ def hopper_launch_holes(
     columns: LongColumns | None, own: dict[str, str], block_m: int, block_n: int, width: str
 ) -> dict[str, str]:
     """The same for its launch."""
-    names = ("form", "split_option", "set_sums", "more_works", "give_shares", "give_split", "add_shares")
+    names = ("form", "split_option", "set_sums", "more_works", "share_room", "give_shares", "give_split", "add_shares")
     if columns is None:
         return dict.fromkeys(names, "")
     holes = {
@@ -299,6 +336,7 @@ def hopper_launch_holes(
         "split_option": " split: bool = False,",
         "set_sums": filled(HOPPER_SET_SUMS, holes),
         "more_works": " + (shares - 1) * columns",
+        "share_room": " + sums",
         "give_shares": "            shares,\n",
         "give_split": "            SPLIT=shares > 1,\n",
         "add_shares": filled(HOPPER_ADD_SHARES, holes),

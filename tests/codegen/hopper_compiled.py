@@ -108,7 +108,7 @@ def compiled_backward(
         "constants": "*i32",
         "counter": "*i32",
         **dict.fromkeys(("dk_ptr", "dv_ptr"), result),
-        **dict.fromkeys(("before_dk_ptr", "before_dv_ptr", "dq_blocks_ptr", "sums_ptr"), "*fp32"),
+        **dict.fromkeys(("before_dk_ptr", "before_dv_ptr", "dq_blocks_ptr"), "*fp32"),
         "scale": "fp32",
         "softmax_scale": "fp32",
     }
