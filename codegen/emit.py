@@ -140,7 +140,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
     sizes = [each.hopper_tiles.tiles for each in found if each.hopper_tiles]
-    head = header(pattern, tiling, [(each.part, each.forward) for each in found], backend, sizes)
+    head = header(pattern, tiling, [(each.part, each.forward) for each in found], backend, sizes, split=split)
     lines = (line.rstrip() for line in (head + body).splitlines())
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 

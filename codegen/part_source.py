@@ -38,7 +38,7 @@ class PartSource:
     # The kernels, of forward, dq, dkdv and hopper, that look numbers up in the module's constants.
     look_up: tuple[str, ...]
     decode: DecodeSource
-    # The longest columns of dk and dv, where they can be split.
+    # The longest columns of dk and dv, where they can be split, in the tiles of the plain kernel.
     columns: LongColumns | None = None
     # The kernels for Hopper and their launches, where there are any.
     hopper_tiles: HopperTiles | None = None
@@ -72,7 +72,7 @@ def part_source(
     )
     text = PartText(part, number, count, masks.constants)
     walker = Walker(text, masks, tables, ragged_keys)
-    early = _early_tiles(dkdv)
+    early = early_tiles(dkdv)
     columns = long_columns(part, dkdv, early)
     by_keys = replace(DKDV, in_shares=columns is not None)
     walks = {
@@ -111,7 +111,7 @@ def part_source(
 def _hopper_backward(text: PartText, masks: Masks) -> HopperBackwardText:
     programs = gradient_programs(text.part)
     assert programs is not None, text.part
-    early = _early_tiles(programs)
+    early = early_tiles(programs)
     return HopperBackwardText(text, programs, masks, early, long_columns(text.part, programs, early))
 
 
@@ -175,7 +175,7 @@ def _pointer_holes(walks: dict[str, str], tiling: Tiling, text: PartText) -> dic
     return holes
 
 
-def _early_tiles(programs: Sequence[Program]) -> int:
+def early_tiles(programs: Sequence[Program]) -> int:
     """The leading key tiles that an endless run of queries reads, where the rest of the keys has an end: sinks."""
     ends = [
         group.rows[1]

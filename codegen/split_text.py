@@ -48,6 +48,11 @@ def long_columns(part: Part, programs: Sequence[Program], early: int) -> LongCol
     return LongColumns(early, float(f"{sum(visited[kind] for kind in heads) / len(heads) / rows:.4g}"))
 
 
+def in_flight(warps: int) -> int:
+    """How many programs of the plain kernel a multiprocessor runs at once: each thread takes all registers it can."""
+    return max(8 // warps, 1)
+
+
 DEVICE = '''
 @triton.jit
 def share_of(tiles, share, among):
@@ -130,7 +135,7 @@ SPLIT_STORE = """
 
 SET_SUMS = """
     columns = batch * key_heads * min(tiles_in(0, k_len, ${block_n}), ${early_tiles})
-    shares = 1 if packed else shares_of_columns(q, k, q_start, ${block_m}, ${reads}, 2)
+    shares = 1 if packed else shares_of_columns(q, k, q_start, ${block_m}, ${reads}, ${in_flight})
     sums = None
     if shares > 1:
         sums = torch.empty((shares, columns, 2, ${block_n}, width), dtype=torch.float32, device=q.device)
@@ -165,6 +170,7 @@ def plain_holes(columns: LongColumns | None, own: dict[str, str], sizes: dict[st
         "block_m": sizes["dkdv_block_m"],
         "block_n": str(block_n),
         "half": str(block_n // 2),
+        "in_flight": str(in_flight(int(sizes["dkdv_warps"]))),
         "before": before_lines(own, 16),
     }
     return {
