@@ -110,7 +110,7 @@ class HopperBackwardText:
             "give_results": argument_lines(self._given_results(single, later), deep),
             "key_scalars": own["key_scalars"].replace(" head_dim: tl.constexpr,", "").rstrip("\n "),
             "head_row": self._head_row(bound),
-            "work": indented([*self._work_lines(), *_HEAD_LINES], 8),
+            "work": indented([*self._work_lines(share=True), *_HEAD_LINES], 8),
             # Where rows are written by pointers, the number of the head among all is enough.
             "own_key_heads": "    key_heads = heads // group\n" if single else "",
             "own_work": indented([*self._work_lines(), *(_HEAD_LINES if single else ())], 8),
@@ -138,12 +138,12 @@ class HopperBackwardText:
             return [f"hopper_class_descriptor({name}, {sizes})" for name in ("dk", "dv")]
         return [f"hopper_descriptor({name}, 64)" for name in ("dk", "dv")]
 
-    def _work_lines(self) -> list[str]:
+    def _work_lines(self, *, share: bool = False) -> list[str]:
         lines = ["program = work", "all_heads = works // key_tiles"]
         if self.text.in_classes:
             lines = ["i_c = work % classes", "program = work // classes", "all_heads = works // classes // key_tiles"]
         if self.columns:
-            return split_work_lines(self.columns)
+            return split_work_lines(self.columns, share=share)
         return [
             *lines,
             "# Key tiles that every query reads take longest: those of all heads start first.",

@@ -150,7 +150,7 @@ def hopper_bring_gradients${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
     row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
     next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
-    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${split_parameter}
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${more}
 ):
     """One warp: bring the tiles that the consumers read, and say how many and which they are."""
     QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 + BLOCK_M * 2 * 4
@@ -195,7 +195,7 @@ def hopper_add_gradients${p}(
     do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
     heads, group, works,${key_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,${split_parameter}
+    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,${more}
 ):
     """One warpgroup: dk and dv of the keys W * 64 .. W * 64 + 63 of each key tile, and half the columns of dq."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])

@@ -244,14 +244,17 @@ columns = early * all_heads
 later = max(work - columns * shares, 0)
 i_bg = later // max(key_tiles - early, 1)
 j = early + later % max(key_tiles - early, 1)
-share = 0
-among = 1
 if work < columns * shares:
     i_bg = work % columns % all_heads
     j = work % columns // all_heads
-    if SPLIT:
-        share = work // columns
-        among = shares
+"""
+
+HOPPER_SHARE = """
+share = 0
+among = 1
+if SPLIT:
+    share = gl.where(work < columns * shares, work // columns, 0)
+    among = gl.where(work < columns * shares, shares, 1)
 """
 
 HOPPER_SET_SUMS = """\
@@ -292,9 +295,10 @@ def hopper_split_part${p}(run: Callable[..., None], *given: Any) -> bool:
 '''
 
 
-def split_work_lines(columns: LongColumns) -> list[str]:
-    """Which key tile a work of the kernel for Hopper is, and which share of it."""
-    return filled(HOPPER_WORK.strip("\n"), {"early_tiles": str(columns.early)}).splitlines()
+def split_work_lines(columns: LongColumns, *, share: bool) -> list[str]:
+    """Which key tile a work of the kernel for Hopper is, and, where asked for, which share of it."""
+    text = HOPPER_WORK.strip("\n") + (HOPPER_SHARE.rstrip("\n") if share else "")
+    return filled(text, {"early_tiles": str(columns.early)}).splitlines()
 
 
 def share_line(tiles: str) -> str:
@@ -305,7 +309,7 @@ def share_line(tiles: str) -> str:
 def hopper_holes(columns: LongColumns | None, store: str) -> dict[str, str]:
     """What the backward kernel for Hopper says of long columns as it stores; `store` is for a column in one piece."""
     if columns is None:
-        names = ("split", "split_parameter", "split_constant", "tell_share", "told_share", "allocate_share")
+        names = ("split", "more", "split_constant", "tell_share", "told_share", "allocate_share")
         return {"store": store} | dict.fromkeys(names, "")
     return {
         "store": HOPPER_STORE + indent(store, "    "),
@@ -313,7 +317,7 @@ def hopper_holes(columns: LongColumns | None, store: str) -> dict[str, str]:
         "told_share": TOLD_SHARE,
         "allocate_share": ALLOCATE_SHARE,
         "split": " share_smem, SPLIT,",
-        "split_parameter": "\n    share_smem, SPLIT: gl.constexpr,",
+        "more": "\n    share_smem, SPLIT: gl.constexpr,",
         "split_constant": "\n    SPLIT: gl.constexpr,",
         "key_names": ',\n    "shares"',
         "key_scalars": " shares,",

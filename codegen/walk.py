@@ -91,7 +91,7 @@ def home_lines(program: TileProgram, names: Names) -> list[str]:
 def loop_lines(
     section: Section, names: Names, number: int, body: Sequence[str], *, in_shares: bool = False
 ) -> list[str]:
-    """A loop over the section's tiles, or over a share of them, around `body`, which may use the visited tile's name."""
+    """A loop over the section's tiles, or a share of them, around `body`, which may use the visited tile's name."""
     lines, counts, tile = section_lines(section, names, number)
     tiles = " + ".join(counts)
     if in_shares:

@@ -7,7 +7,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
 
 import sparsedsl as sd
 from sparsedsl.codegen import plan as planning
@@ -34,7 +33,7 @@ SPLIT: dict[str, Pattern | PerHead] = {
     "window and sink": sd.sliding(40) | sd.sink(5) & sd.causal(),
     "power blocks": (sd.sliding(2) | sd.power() | sd.sink(1)).blocks(32) & sd.causal(),
     "sink, both ways": sd.sliding(9, ahead=5) | sd.sink(7),
-    "per head": sd.per_head([sd.sliding(9), sd.sink(20) & sd.causal(), sd.sliding(30) | sd.sink(5) & sd.causal()] * 2),
+    "per head": sd.per_head([sd.sliding(9), sd.sink(20) & sd.causal()]),
     "powers behind a sink": (sd.power() | sd.sink(50)) & sd.where("(k < 40) | (k > 80)") & sd.causal(),
 }
 IN_PARTS = {
@@ -54,23 +53,18 @@ def forced(module: ModuleType, shares: int) -> list[tuple[int, int, float, int]]
     return asked  # type: ignore[return-value]
 
 
-def heads_of(pattern: Pattern | PerHead) -> tuple[int, int]:
-    return (len(pattern.heads), 3) if isinstance(pattern, PerHead) else (4, 2)
-
-
 @quiet
 @pytest.mark.parametrize("name", [*SPLIT, *IN_PARTS])
 def test_plain_equals_dense(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with queries that stand later, or that are more than the keys; some shares hold nothing."""
+    """Queries that stand later, or that are more than the keys; some shares hold nothing."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     if name in IN_PARTS:
         monkeypatch.setattr(planning, "GAIN", float("inf"))
     pattern = {**SPLIT, **IN_PARTS}[name]
     module = imported(emit(pattern, SMALL))
-    heads, key_heads = heads_of(pattern)
-    for shares, (q_len, k_len) in ((3, (31, 83)), (5, (53, 20))):
+    for shares, (q_len, k_len), key_heads in ((3, (31, 83), 1), (5, (53, 20), 2))[: 1 + (name == "window and sink")]:
         asked = forced(module, shares)
-        tensors = random_inputs(heads, key_heads, q_len, k_len, 16, torch.float32)
+        tensors = random_inputs(2, key_heads, q_len, k_len, 16, torch.float32)
         exact, eager = (expected(pattern, tensors, dtype) for dtype in (torch.float64, torch.float32))
         assert_within_rule(outcome(module, tensors), exact, eager)
         assert asked
@@ -85,14 +79,14 @@ def test_a_share_that_is_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     assert changed == 1
     module = imported(source)
     forced(module, 3)
-    tensors = random_inputs(4, 2, 97, 97, 16, torch.float32)
+    tensors = random_inputs(2, 1, 60, 60, 16, torch.float32)
     exact, got = expected(pattern, tensors, torch.float64), outcome(module, tensors)
     wrong = [(ours - want).abs().max() > 1e-2 for ours, want in zip(got, exact, strict=True)]
     assert wrong == [False, False, True, True]
 
 
 @quiet
-@pytest.mark.parametrize("name", ["window and sink", "power blocks", *IN_PARTS])
+@pytest.mark.parametrize("name", ["power blocks", *IN_PARTS])
 def test_the_order_of_programs_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     if name in IN_PARTS:
@@ -102,7 +96,7 @@ def test_the_order_of_programs_changes_no_bit(name: str, monkeypatch: pytest.Mon
     found = []
     for backwards in (False, True):
         order_of_programs(monkeypatch, backwards)
-        found.append(outcome(module, random_inputs(4, 2, 97, 97, 16, torch.float32)))
+        found.append(outcome(module, random_inputs(2, 1, 60, 60, 16, torch.float32)))
     assert same(*found)
 
 
@@ -110,7 +104,7 @@ def test_the_order_of_programs_changes_no_bit(name: str, monkeypatch: pytest.Mon
 def test_a_large_card_splits_and_a_small_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results differ in the last bits of dk and dv only."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    pattern = SPLIT["window and sink"]
+    pattern = SPLIT["sink, both ways"]
     module = imported(emit(pattern, SMALL))
     launched: list[int] = []
     kernel = module.dkdv_kernel_of_shares
@@ -120,9 +114,9 @@ def test_a_large_card_splits_and_a_small_one_does_not(monkeypatch: pytest.Monkey
             launched.append(grid[0])
             return kernel[grid]
 
-    module.dkdv_kernel_of_shares = Noted()
-    length = 16 * 3 * LEAST_SHARE + 5
-    tensors = random_inputs(1, 1, length, length, 16, torch.float32)
+    vars(module).update(dkdv_kernel_of_shares=Noted())
+    length = 16 * 2 * LEAST_SHARE + 5
+    tensors = [each[:1] for each in random_inputs(1, 1, length, length, 16, torch.float32)]
     found = []
     for processors in (1, 1000):
         monkeypatch.setattr(module, "multiprocessors", lambda device, many=processors: many)
@@ -151,10 +145,9 @@ def test_packed_documents_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None
 def test_hopper_equals_dense(name: str) -> None:
     pattern = SPLIT[name]
     module = hopper_module(pattern)
-    heads, key_heads = heads_of(pattern)
-    for shares, (q_len, k_len), dtype in ((3, (130, 200), BF16), (2, (140, 100), FP16)):
+    for shares, (q_len, k_len), dtype in ((3, (130, 200), BF16), (2, (200, 130), FP16)):
         asked = forced(module, shares)
-        assert_right(module, pattern, random_inputs(heads, key_heads, q_len, k_len, HEAD_DIM, dtype))
+        assert_right(module, pattern, random_inputs(2, 1, q_len, k_len, HEAD_DIM, dtype))
         assert asked
 
 
@@ -163,7 +156,7 @@ def test_parts_on_hopper_equal_dense(name: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(planning, "GAIN", float("inf"))
     module = hopper_module(IN_PARTS[name])
     asked = forced(module, 4)
-    assert_right(module, IN_PARTS[name], random_inputs(4, 2, 150, 330, HEAD_DIM, FP16))
+    assert_right(module, IN_PARTS[name], random_inputs(2, 1, 150, 200, HEAD_DIM, FP16))
     assert asked
 
 

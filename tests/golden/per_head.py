@@ -28,6 +28,8 @@ Waste      1.00 executed pairs per live pair at 131072 tokens; 2047 FULL and 1 P
 Hopper     on compute capability 9.0 forward runs hopper_kernel, if nothing speaks against it (ran_on_hopper);
            queries x keys a tile: 128 x 64
 Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it
+Columns    key tiles that all later queries read are split over programs where these would outlast all others;
+           dk and dv of the shares are added up in float32, in a fixed order; not in packed calls
 Decode     few queries, and calls over a cache: a position's keys are split over programs, query heads that
            share them are one tile, only live keys are loaded; one merge by log-sum-exp, in a fixed order
 Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,
@@ -87,7 +89,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "b2a3366cd18d"
+DIGEST = "e9ec0fe59354"
 
 
 @triton.jit
@@ -199,6 +201,39 @@ def store_rows(ptr, row, values, inside, head_dim, D: tl.constexpr):
     o_d = tl.arange(0, D)
     place = ptr + row[:, None] * head_dim + o_d[None, :]
     tl.store(place, values.to(ptr.dtype.element_ty), mask=inside[:, None] & (o_d < head_dim)[None, :])
+
+
+@triton.jit
+def share_of(tiles, share, among):
+    """Where one of `among` shares of a loop over so many tiles starts and ends."""
+    return tiles * share // among, tiles * (share + 1) // among
+
+
+@triton.jit(do_not_specialize=["shares", "columns", "all_heads", "k_len"])
+def dkdv_kernel_of_shares(
+    sums_ptr, dk_ptr, dv_ptr, before_dk_ptr, before_dv_ptr, shares, columns, all_heads, k_len,
+    BLOCK_N: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr,
+):
+    """dk and dv of two keys of a column that was split: what its shares left, added up in a fixed order."""
+    SIZE: tl.constexpr = 2 * D
+    column, pair = tl.program_id(0) // (BLOCK_N // 2), tl.program_id(0) % (BLOCK_N // 2)
+    o_s = tl.arange(0, 16)
+    o = pair * SIZE + tl.arange(0, SIZE)
+    dk = tl.zeros([SIZE], tl.float32)
+    dv = tl.zeros([SIZE], tl.float32)
+    for first in range(0, shares, 16):
+        here = (first + o_s < shares)[:, None]
+        place = ((first + o_s) * columns + column).to(tl.int64)[:, None] * (2 * BLOCK_N * D) + o[None, :]
+        dk += tl.sum(tl.load(sums_ptr + place, mask=here, other=0.0), 0)
+        dv += tl.sum(tl.load(sums_ptr + BLOCK_N * D + place, mask=here, other=0.0), 0)
+    o_n = column // all_heads * BLOCK_N + o // D
+    place = ((column % all_heads).to(tl.int64) * k_len + o_n) * head_dim + o % D
+    inside = (o_n < k_len) & (o % D < head_dim)
+    if before_dk_ptr is not None:
+        dk += tl.load(before_dk_ptr + place, mask=inside, other=0.0)
+        dv += tl.load(before_dv_ptr + place, mask=inside, other=0.0)
+    tl.store(dk_ptr + place, dk.to(dk_ptr.dtype.element_ty), mask=inside)
+    tl.store(dv_ptr + place, dv.to(dv_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -584,10 +619,12 @@ def add_dkdv(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"])
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents",
+    "shares"])
 def dkdv_kernel(
     q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale,
     softmax_scale, q_len, k_len, q_start, heads, group, cu_ptr, documents,
+    sums_ptr, shares,
     D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
@@ -595,13 +632,17 @@ def dkdv_kernel(
     BLOCK_N: tl.constexpr = 64
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N if cu_ptr is None else k_len // BLOCK_N + documents
     key_heads = heads // group
-    program, all_heads = tl.program_id(0), tl.num_programs(0) // key_tiles
-    # Key tiles that every query reads take longest: those of all heads start first.
     early = min(key_tiles, 1)
-    later = max(program - early * all_heads, 0)
+    program, all_heads = tl.program_id(0), tl.num_programs(0) // (key_tiles + early * (shares - 1))
+    # Key tiles that every query reads take longest: those of all heads start first, each in `shares` programs.
+    columns = early * all_heads
+    later = max(program - columns * shares, 0)
     i_bg, j = later // max(key_tiles - early, 1), early + later % max(key_tiles - early, 1)
-    if program < early * all_heads:
-        i_bg, j = program % all_heads, program // all_heads
+    share, among = 0, 1
+    if program < columns * shares:
+        i_bg, j = program % columns % all_heads, program % columns // all_heads
+        if sums_ptr is not None:
+            share, among = program // columns, shares
     i_b, i_g = i_bg // key_heads, i_bg % key_heads
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M
@@ -628,7 +669,8 @@ def dkdv_kernel(
             # FULL, no mask: home + 1 .. home + 7
             start_0 = max(home + 1, first_row_tile)
             count_0 = max(min(home + 7, row_tiles - 1) - start_0 + 1, 0)
-            for u in range(count_0):
+            first_u, end_u = share_of(count_0, share, among)
+            for u in range(first_u, end_u):
                 i = start_0 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -639,7 +681,8 @@ def dkdv_kernel(
             # PARTIAL, q - k >= 0: home
             start_1 = max(home, first_row_tile)
             count_1 = max(min(home, row_tiles - 1) - start_1 + 1, 0)
-            for u in range(count_1):
+            first_u, end_u = share_of(count_1, share, among)
+            for u in range(first_u, end_u):
                 i = start_1 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -651,7 +694,8 @@ def dkdv_kernel(
             # PARTIAL, q - k < 512: home + 8
             start_2 = max(home + 8, first_row_tile)
             count_2 = max(min(home + 8, row_tiles - 1) - start_2 + 1, 0)
-            for u in range(count_2):
+            first_u, end_u = share_of(count_2, share, among)
+            for u in range(first_u, end_u):
                 i = start_2 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -666,7 +710,8 @@ def dkdv_kernel(
             start_0 = home
             skipped_0 = tiles_in_jumps(first_row_tile - start_0, 4, 2, 1, 29)
             count_0 = max(tiles_in_jumps(row_tiles - start_0, 4, 2, 1, 29) - skipped_0, 0)
-            for u in range(count_0):
+            first_u, end_u = share_of(count_0, share, among)
+            for u in range(first_u, end_u):
                 i = start_0 + jump((u + skipped_0), 4, 2, 29)
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -678,7 +723,8 @@ def dkdv_kernel(
             # PARTIAL, ((q - k >= 0) & (q - k < 3)) | (((q - k) >= 4) & (((q - k) & ((q - k) - 1)) == 0)): home
             start_1 = max(home, first_row_tile)
             count_1 = max(min(home, row_tiles - 1) - start_1 + 1, 0)
-            for u in range(count_1):
+            first_u, end_u = share_of(count_1, share, among)
+            for u in range(first_u, end_u):
                 i = start_1 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -690,7 +736,8 @@ def dkdv_kernel(
             # PARTIAL, (q - k < 3) | (((q - k) >= 4) & (((q - k) & ((q - k) - 1)) == 0)): home + 1
             start_2 = max(home + 1, first_row_tile)
             count_2 = max(min(home + 1, row_tiles - 1) - start_2 + 1, 0)
-            for u in range(count_2):
+            first_u, end_u = share_of(count_2, share, among)
+            for u in range(first_u, end_u):
                 i = start_2 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -702,7 +749,8 @@ def dkdv_kernel(
             # PARTIAL, q - k == 128: home + 2
             start_3 = max(home + 2, first_row_tile)
             count_3 = max(min(home + 2, row_tiles - 1) - start_3 + 1, 0)
-            for u in range(count_3):
+            first_u, end_u = share_of(count_3, share, among)
+            for u in range(first_u, end_u):
                 i = start_3 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -717,7 +765,8 @@ def dkdv_kernel(
             start_0 = max(home + 1, first_row_tile)
             count_0 = max(row_tiles - 1 - start_0 + 1, 0)
             count_0 = count_0 if j < 1 else 0
-            for u in range(count_0):
+            first_u, end_u = share_of(count_0, share, among)
+            for u in range(first_u, end_u):
                 i = start_0 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -729,7 +778,8 @@ def dkdv_kernel(
             start_1 = max(home, first_row_tile)
             count_1 = max(min(home, row_tiles - 1) - start_1 + 1, 0)
             count_1 = count_1 if j < 1 else 0
-            for u in range(count_1):
+            first_u, end_u = share_of(count_1, share, among)
+            for u in range(first_u, end_u):
                 i = start_1 + u
                 row_start = max(i * BLOCK_M - q_start, 0)
                 o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -739,8 +789,17 @@ def dkdv_kernel(
                     D, PRECISION
                 )
     dk *= softmax_scale
-    store_tile_of_head(dk_desc, at_b, i_g, at_n + j * BLOCK_N, dk, BLOCK_N, D)
-    store_tile_of_head(dv_desc, at_b, i_g, at_n + j * BLOCK_N, dv, BLOCK_N, D)
+    whole = True
+    if sums_ptr is not None:
+        whole = program >= columns * shares
+        if program < columns * shares:
+            o_d = tl.arange(0, D)
+            place = program.to(tl.int64) * (2 * BLOCK_N * D) + tl.arange(0, BLOCK_N)[:, None] * D + o_d[None, :]
+            tl.store(sums_ptr + place, dk)
+            tl.store(sums_ptr + BLOCK_N * D + place, dv)
+    if whole:
+        store_tile_of_head(dk_desc, at_b, i_g, at_n + j * BLOCK_N, dk, BLOCK_N, D)
+        store_tile_of_head(dv_desc, at_b, i_g, at_n + j * BLOCK_N, dv, BLOCK_N, D)
 
 
 @triton.jit
@@ -1585,6 +1644,31 @@ def tile_descriptor(tensor: Tensor, rows: int, packed: bool) -> TensorDescriptor
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 
 
+def column_shares(longest: int, key_heads: int, reads: float, programs: int) -> int:
+    """The shares of a column that all later queries read; 1 where a split does not pay.
+
+    `longest` counts the query tiles of such a column, of all heads that share its keys; there are some in each of
+    `key_heads`. `reads` is how many key tiles a query tile reads on average, `programs` how many the card runs at once.
+    """
+    fair = longest * key_heads * reads / programs
+    if longest - fair < LEAST_SHARE:
+        return 1
+    return int(longest / max(fair / PIECES, LEAST_SHARE))
+
+
+# A share has at least so many query tiles, and a split must make the longest column shorter by as many: else starting
+# more programs, and adding up what they leave, costs more than it gains. By arithmetic; no run has timed it.
+LEAST_SHARE = 16
+# So many shares are as long as what each program in flight gets in all: the card ends evenly.
+PIECES = 4
+
+
+def shares_of_columns(q: Tensor, k: Tensor, q_start: int, block_m: int, reads: float, programs: int) -> int:
+    """Into how many shares the longest columns of backward are split, `programs` in flight a multiprocessor."""
+    longest = tiles_in(q_start, q.shape[2], block_m) * (q.shape[1] // k.shape[1])
+    return column_shares(longest, k.shape[0] * k.shape[1], reads, programs * multiprocessors(q.device))
+
+
 def forward_part(
     q: Tensor,
     k: Tensor,
@@ -1674,7 +1758,12 @@ def backward_part(
             num_warps=4,
             num_stages=2,
         )
-    grid = (batch * key_heads * tiles_in(0, k_len, 64, documents),)
+    columns = batch * key_heads * min(tiles_in(0, k_len, 64), 1)
+    shares = 1 if packed else shares_of_columns(q, k, q_start, 64, 7.491, 2)
+    sums = None
+    if shares > 1:
+        sums = torch.empty((shares, columns, 2, 64, width), dtype=torch.float32, device=q.device)
+    grid = (batch * key_heads * tiles_in(0, k_len, 64, documents) + (shares - 1) * columns,)
     if grid[0]:
         dkdv_kernel[grid](
             tile_descriptor(q, 64, packed),
@@ -1686,11 +1775,28 @@ def backward_part(
             row_lse,
             row_delta,
             *numbers,
+            sums,
+            shares,
             D=width,
             PRECISION=precision(q),
             num_warps=4,
             num_stages=2,
         )
+        if sums is not None:
+            dkdv_kernel_of_shares[(columns * 32,)](
+                sums,
+                dk,
+                dv,
+                None,
+                None,
+                shares,
+                columns,
+                batch * key_heads,
+                k_len,
+                BLOCK_N=64,
+                head_dim=head_dim,
+                D=width,
+            )
 
 
 # The kernels for Hopper, and `ran_on_hopper`, which chooses.
@@ -2895,7 +3001,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_b2a3366cd18d"), mutates_args=())
+@torch.library.custom_op(unused("attention_e9ec0fe59354"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2914,7 +3020,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_b2a3366cd18d"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_e9ec0fe59354"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3123,7 +3229,7 @@ def ascending(cu_seqlens: Tensor, length: int) -> Tensor:
     return cu_seqlens.contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_b2a3366cd18d"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_e9ec0fe59354"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3152,7 +3258,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_b2a3366cd18d"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_e9ec0fe59354"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3177,7 +3283,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_b2a3366cd18d"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_e9ec0fe59354"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3367,7 +3473,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_b2a3366cd18d"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_e9ec0fe59354"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

@@ -70,12 +70,12 @@ def test_bits_of_dk_and_dv_repeat(name: str, backend: Backend) -> None:
 
 def test_few_heads_are_split_and_many_are_not() -> None:
     module = load(emit(power_attention(), tilings_here()[0], "triton"))
-    asked = []
+    asked: list[int] = []
     usual = module.column_shares
 
     def told(*given: float) -> int:
         asked.append(usual(*given))
-        return asked[-1]
+        return int(asked[-1])
 
     vars(module).update(column_shares=told)
     for heads in (1, 64):
