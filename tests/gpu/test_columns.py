@@ -29,10 +29,10 @@ PATTERNS: dict[str, Pattern | PerHead] = {
 }
 
 
-def split_module(name: str, backend: Backend, shares: int) -> ModuleType:
+def split_module(name: str, backend: Backend, shares: int, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The pattern's module, every column that can be split in so many shares."""
     module = load(emit(PATTERNS[name], tilings_here()[0], backend))
-    vars(module).update(column_shares=lambda *given: shares)
+    monkeypatch.setattr(module, "column_shares", lambda *given: shares)
     return module
 
 
@@ -44,8 +44,8 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.mark.parametrize("shares", [2, 17])
 @pytest.mark.parametrize("name", PATTERNS)
-def test_equals_dense(name: str, backend: Backend, shares: int) -> None:
-    module = split_module(name, backend, shares)
+def test_equals_dense(name: str, backend: Backend, shares: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = split_module(name, backend, shares, monkeypatch)
     for q_len, k_len in ((2049, 2049), (700, 1500)):
         tensors = random_inputs(4, 2, q_len, k_len, 128, torch.bfloat16, "cuda")
         on_cpu = [each.cpu() for each in tensors]
@@ -56,8 +56,8 @@ def test_equals_dense(name: str, backend: Backend, shares: int) -> None:
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_bits_of_dk_and_dv_repeat(name: str, backend: Backend) -> None:
-    module = split_module(name, backend, 9)
+def test_bits_of_dk_and_dv_repeat(name: str, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = split_module(name, backend, 9, monkeypatch)
     tensors = random_inputs(4, 2, 8191, 8191, 128, torch.bfloat16, "cuda")
     first = outcome(module, tensors)
     for _ in range(5):
@@ -68,7 +68,7 @@ def test_bits_of_dk_and_dv_repeat(name: str, backend: Backend) -> None:
             assert torch.equal(first[1], again[1])
 
 
-def test_few_heads_are_split_and_many_are_not() -> None:
+def test_few_heads_are_split_and_many_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     module = load(emit(power_attention(), tilings_here()[0], "triton"))
     asked: list[int] = []
     usual = module.column_shares
@@ -77,7 +77,7 @@ def test_few_heads_are_split_and_many_are_not() -> None:
         asked.append(usual(*given))
         return int(asked[-1])
 
-    vars(module).update(column_shares=told)
+    monkeypatch.setattr(module, "column_shares", told)
     for heads in (1, 64):
         outcome(module, random_inputs(heads, heads, 32768, 32768, 128, torch.bfloat16, "cuda"))
     assert asked[0] > 1
