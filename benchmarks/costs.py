@@ -17,6 +17,8 @@ from sparsedsl.codegen.explanation import ExplainedLayer
 from sparsedsl.codegen.gpus import DenseRate, Gpu, KernelCost, Shape
 
 LENGTH, SHORT = 131072, 32768
+# Of an H200, as its maker states them; no record of ours has them.
+MULTIPROCESSORS = 132
 # Which two measured patterns tell the two numbers of a kernel: cases of the attention benchmark at 131072 tokens, or
 # windows of the ceilings' run at 32768.
 BY_CASES: dict[tuple[str, Shape], tuple[str, str]] = {
@@ -65,6 +67,7 @@ def measured_gpu(record: Record) -> Gpu:
     lengths = sorted({tokens for tokens, _ in rates})
     return Gpu(
         name="h200",
+        multiprocessors=MULTIPROCESSORS,
         matrix=tuple((TYPES[each["dtype"]], each["tflops"]) for each in ceilings["matrix"]),
         copy=ceilings["copy"]["terabytes_per_s"],
         forward=forward,
@@ -143,6 +146,7 @@ def source(gpu: Gpu) -> Iterator[str]:
     """The lines of codegen/gpus.py that define it."""
     yield f"{gpu.name.upper()} = Gpu("
     yield f'    name="{gpu.name}",'
+    yield f"    multiprocessors={gpu.multiprocessors},"
     matrix = ", ".join(f'("{name}", {rate})' for name, rate in gpu.matrix)
     yield f"    matrix=({matrix}),"
     yield f"    copy={gpu.copy},"

@@ -66,6 +66,8 @@ CHECKS = (
     Check("sliding, ragged", sd.sliding(1024), 5003, 5003, key_heads=1),
     Check("power 256", power_attention(), 8192, 8192),
     Check("power 128, few queries", power_attention(block=128, window=4), 333, 9001, key_heads=2),
+    # Long columns are split where there are few heads.
+    Check("power 256, one head", power_attention(), 16384, 16384, heads=1, key_heads=1),
     Check("causal", sd.causal(), 3001, 3001),
     Check("dilated", sd.dilated(512, 8), 8192, 8192),
     Check("dilated, ragged", sd.dilated(512, 8), 1001, 9001, key_heads=2),

@@ -81,11 +81,27 @@ def compiled_ahead(
     q, k, v = (torch.zeros(1, heads, LENGTH, head_dim, dtype=dtype) for heads in (module.HEADS or 2, 1, 1))
     with launches_compile(GPUTarget("cuda", arch, 32)) as kernels:
         for call in calls:
-            LAUNCHES[call](module, Sample(q, k, v, page_sizes))
-        if "ordinary" in calls and arch == 90:
-            with on_hopper(module, True):
-                LAUNCHES["ordinary"](module, Sample(q, k, v, page_sizes))
+            for shares in (1, 2) if call == "ordinary" and hasattr(module, "column_shares") else (1,):
+                with columns_in(module, shares):
+                    LAUNCHES[call](module, Sample(q, k, v, page_sizes))
+                    if call == "ordinary" and arch == 90:
+                        with on_hopper(module, True):
+                            LAUNCHES[call](module, Sample(q, k, v, page_sizes))
     return kernels
+
+
+@contextmanager
+def columns_in(module: ModuleType, shares: int) -> Iterator[None]:
+    """The module splits every long column of backward into so many shares, if it has any."""
+    usual = getattr(module, "column_shares", None)
+    if usual is None:
+        yield
+        return
+    vars(module).update(column_shares=lambda *given: shares)
+    try:
+        yield
+    finally:
+        vars(module).update(column_shares=usual)
 
 
 @contextmanager

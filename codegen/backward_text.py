@@ -114,13 +114,7 @@ def dkdv_kernel${p}(
     BLOCK_N: tl.constexpr = ${dkdv_block_n}
 ${dkdv_set_owners}    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N if cu_ptr is None else k_len // BLOCK_N + documents
     key_heads = heads // group
-${key_program}
-    # Key tiles that every query reads take longest: those of all heads start first.
-    early = min(key_tiles, ${early_tiles})
-    later = max(program - early * all_heads, 0)
-    i_bg, j = later // max(key_tiles - early, 1), early + later % max(key_tiles - early, 1)
-    if program < early * all_heads:
-        i_bg, j = program % all_heads, program // all_heads
+${key_order}
     i_b, i_g = i_bg // key_heads, i_bg % key_heads
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M

@@ -20,6 +20,7 @@ from sparsedsl.codegen import (
     packed_host,
     packed_text,
     road_text,
+    split_text,
     templates,
 )
 from sparsedsl.codegen.header import header
@@ -51,6 +52,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     constants, masks, tables = sources.constants, sources.masks, sources.tables
     assert tiling.dq.block_m == tiling.dkdv.block_m, tiling
     parts = tuple(each.part for each in found)
+    split = any(each.columns is not None for each in found)
     special, backward = sources.for_hopper, sources.backward_for_hopper
     guarded = bool(special) and backend == "auto"
     hopper_kernels = "".join([*(each.hopper_kernels for each in found), *(each.kernels() for each in backward)])
@@ -73,7 +75,12 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         "predicates": tables.source(),
         **road_text.NO_IMPORTS,
         **(road_text.CHOSEN_IMPORTS if guarded else road_text.FORCED_IMPORTS if special else {}),
-        **top_holes(parts, [each.hopper_tiles is not None for each in found], hopper_backward=bool(backward)),
+        **top_holes(
+            parts,
+            [each.hopper_tiles is not None for each in found],
+            hopper_backward=bool(backward),
+            in_shares=[each.columns is not None for each in backward],
+        ),
     }
     everything = "".join([code, mask_source, holes["cpu_runs"]])
     in_classes = any(part.step > 1 for part in parts)
@@ -92,6 +99,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         road_text.PLAIN_HEADING if special else "",
         forward_text.SHARED,
         forward_text.MERGE if len(parts) > 1 else "",
+        split_text.DEVICE if split else "",
         *(each.kernels for each in found),
         decode_text.SHARED,
         *(each.decode.kernels for each in found),
@@ -103,9 +111,11 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         packed_text.DESCRIPTOR,
         launch_text.DESCRIPTOR if in_order else "",
         launch_text.CLASSES if in_classes else "",
+        embedded("columns.py") + split_text.HOST if split else "",
         *(each.launches for each in found),
         *((road_text.HOPPER_HEADING, hopper_text.SHARED) if special else ()),
         hopper_backward_text.SHARED if backward else "",
+        split_text.PUT_SHARE if any(each.columns for each in backward) else "",
         hopper_text.LISTS if "hopper_listed_below(" in code else "",
         hopper_kernels,
         *(hopper_launches(special) if special else ()),
@@ -130,7 +140,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     holes["digest"] = sha256("".join([*texts, *holes.values()]).encode()).hexdigest()[:12]
     body = "\n".join(filled(text, holes) for text in (templates.IMPORTS, *texts) if text)
     sizes = [each.hopper_tiles.tiles for each in found if each.hopper_tiles]
-    head = header(pattern, tiling, [(each.part, each.forward) for each in found], backend, sizes)
+    head = header(pattern, tiling, [(each.part, each.forward) for each in found], backend, sizes, split=split)
     lines = (line.rstrip() for line in (head + body).splitlines())
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 

@@ -76,7 +76,7 @@ def explain(
         )
     tiling = _tiling(whole("explain", "head_dim", head_dim, least=1), dtype)
     found = gpu_named(gpu)
-    inputs = Inputs(seq_len, heads, key_heads, head_dim, tiling.bytes)
+    inputs = Inputs(seq_len, heads, key_heads, head_dim, tiling.bytes, found.multiprocessors)
     return Explanation(
         seq_len=seq_len,
         heads=heads,

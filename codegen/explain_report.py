@@ -116,6 +116,8 @@ def _kind(kind: Kind, kinds: int, name: str) -> list[tuple[str, str]]:
 
 def _kernel(kernel: Kernel) -> str:
     table = f"; table of {size(kernel.table)}" if kernel.table else ""
+    if kernel.split:
+        table += f"; {count(kernel.split, 'key tile')} that all later queries read, each in {kernel.shares} programs"
     return (
         f"tiles {kernel.block_m} x {kernel.block_n}: {number(kernel.full)} FULL, {number(kernel.partial)} PARTIAL; "
         f"{number(kernel.executed)} pairs executed, waste {kernel.waste:.2f}x; {flops(kernel.flops)}{table}"

@@ -26,7 +26,8 @@ class Kernel:
 
     `own` counts the tiles that its programs own, `full` and `partial` those that these visit; `executed` pairs are
     those of all visited tiles. `flops` and `loaded` bytes are what the kernel does and asks for; most loads find the
-    cache. `table` counts the bytes of the table that tells its tiles; kernels with equal tiles share it.
+    cache. `table` counts the bytes of the table that tells its tiles; kernels with equal tiles share it. `split` of the
+    owned tiles are worked by `shares` programs each: those that all later queries read, where that pays.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Kernel:
     loaded: int
     constants: bool
     table: int
+    split: int = 0
+    shares: int = 1
 
 
 @dataclass(frozen=True, slots=True)

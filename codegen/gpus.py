@@ -35,6 +35,7 @@ class DenseRate:
 class Gpu:
     """One GPU.
 
+    `multiprocessors` is as its maker states it, all else was measured:
     `matrix` gives TFLOP/s of a matrix product by type, `copy` TB/s, bytes read and written; `forward` the cost of the
     plain forward kernel, `backward` that of both backward kernels together, `hopper` and `hopper_backward` those of the
     kernels for Hopper, 16-bit types, by (padded head dim, query rows and keys of a tile); `call` milliseconds that a
@@ -42,6 +43,7 @@ class Gpu:
     """
 
     name: str
+    multiprocessors: int
     matrix: tuple[tuple[str, float], ...]
     copy: float
     forward: tuple[tuple[Shape, KernelCost], ...]
@@ -56,6 +58,7 @@ class Gpu:
 # attention_fa4_h200.json, 2026-11-25.
 H200 = Gpu(
     name="h200",
+    multiprocessors=132,
     matrix=(("bf16", 697.0), ("fp16", 657.1), ("fp32", 50.8)),
     copy=4.295,
     forward=(

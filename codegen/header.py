@@ -31,8 +31,13 @@ def header(
     parts: Sequence[tuple[Part, tuple[Program, ...]]],
     backend: Backend,
     hopper: Sequence[Tiles] = (),
+    *,
+    split: bool = False,
 ) -> str:
-    """The licence line and the docstring of an emitted module; `hopper` are the tiles of kernels for Hopper."""
+    """The licence line and the docstring of an emitted module.
+
+    `hopper` are the tiles of kernels for Hopper; `split`: whether long columns of backward may be split.
+    """
     lines = [
         f"Attention over {_short(str(pattern))}: forward and backward.",
         "",
@@ -63,6 +68,7 @@ def header(
         lines += wrap(text, 116, subsequent_indent=" " * 11)
     lines += [
         "Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it",
+        *(_COLUMNS if split else ()),
         "Decode     few queries, and calls over a cache: a position's keys are split over programs, query heads that",
         "           share them are one tile, only live keys are loaded; one merge by log-sum-exp, in a fixed order",
         "Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,",
@@ -81,6 +87,12 @@ def header(
     ]
     body = "\n".join(lines).replace("\\", "\\\\").replace('"""', "'''")
     return f'{LICENCE}\n"""{body}\n"""\n'
+
+
+_COLUMNS = (
+    "Columns    key tiles that all later queries read are split over programs where these would outlast all others;",
+    "           dk and dv of the shares are added up in float32, in a fixed order; not in packed calls",
+)
 
 
 def _order_line(part: Part) -> str:

@@ -279,8 +279,8 @@ class HopperText:
             *(self._tile_lines(loop) if loop.mask is not None else []),
             *([f"{name}: gl.constexpr = {value}" for name, value in own.items() if not value.isdecimal()]),
             f"acc, weights, shrink, row_max, row_sum = hopper_step{self.text.suffix}(acc, weights, shrink, row_max, "
-            "row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot, old_phase, position, "
-            f"{'0' if loop.mask is None else 'j'}, {'many > 0' if loop.once else 'True'}, k_len, scale"
+            "row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot, old_phase, "
+            f"position, {'0' if loop.mask is None else 'j'}, {'many > 0' if loop.once else 'True'}, k_len, scale"
             f"{self._constants}, {-1 if loop.mask is None else loop.mask}, "
             f"{', '.join(_given(own))}, {', '.join(_given(before))}, BLOCK_N, D, DTYPE)",
             "old_slot = slot",

@@ -16,14 +16,28 @@ from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, GRADIENT_WIDTH, TOO_
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText, argument_lines
 from sparsedsl.codegen.programs import LoopProgram
+from sparsedsl.codegen.split_text import (
+    LongColumns,
+    hopper_holes,
+    hopper_launch_holes,
+    share_line,
+    split_work_lines,
+)
 from sparsedsl.codegen.walk import Names, Section
 
 
 class HopperBackwardText:
     """The backward kernels of one part as text."""
 
-    def __init__(self, text: PartText, programs: Sequence[LoopProgram], masks: Masks, early_tiles: int) -> None:
-        self.text, self.programs, self.early_tiles = text, programs, early_tiles
+    def __init__(
+        self,
+        text: PartText,
+        programs: Sequence[LoopProgram],
+        masks: Masks,
+        early_tiles: int,
+        columns: LongColumns | None = None,
+    ) -> None:
+        self.text, self.programs, self.early_tiles, self.columns = text, programs, early_tiles, columns
         self.walks: list[str] = []
         self.masks: list[str] = []
         self.names = Names("j", "i", "first_row_tile", "row_tiles", masks.constants, "tl.load(constants + {})")
@@ -96,7 +110,7 @@ class HopperBackwardText:
             "give_results": argument_lines(self._given_results(single, later), deep),
             "key_scalars": own["key_scalars"].replace(" head_dim: tl.constexpr,", "").rstrip("\n "),
             "head_row": self._head_row(bound),
-            "work": indented([*self._work_lines(), *_HEAD_LINES], 8),
+            "work": indented([*self._work_lines(share=True), *_HEAD_LINES], 8),
             # Where rows are written by pointers, the number of the head among all is enough.
             "own_key_heads": "    key_heads = heads // group\n" if single else "",
             "own_work": indented([*self._work_lines(), *(_HEAD_LINES if single else ())], 8),
@@ -104,13 +118,14 @@ class HopperBackwardText:
             "count_lines": indented(self._count_lines(), 8),
             "first_step": indented(self._step_lines(old=False), 12),
             "next_step": indented(self._step_lines(old=True), 16),
-            "store": self._store(own, single, later),
             "one": one,
             "staging": filled_text(hopper_backward_text.STAGING, {"one": one}) if single else "",
             "staging_name": "o_smem, " if single else "",
             "last_wait": "\n    tma.store_wait(0)" if single else "",
             "dynamic": str(handed_out),
             "counter": counter(handed_out),
+            **hopper_holes(self.columns, self._store(own, single, later)),
+            **hopper_launch_holes(self.columns, own, GRADIENT_TILES.block_m, GRADIENT_TILES.block_n),
         }
 
     def _given_results(self, single: bool, later: bool) -> list[str]:
@@ -121,10 +136,12 @@ class HopperBackwardText:
             return [f"hopper_class_descriptor({name}, {sizes})" for name in ("dk", "dv")]
         return [f"hopper_descriptor({name}, 64)" for name in ("dk", "dv")]
 
-    def _work_lines(self) -> list[str]:
+    def _work_lines(self, *, share: bool = False) -> list[str]:
         lines = ["program = work", "all_heads = works // key_tiles"]
         if self.text.in_classes:
             lines = ["i_c = work % classes", "program = work // classes", "all_heads = works // classes // key_tiles"]
+        if self.columns:
+            return split_work_lines(self.columns, share=share)
         return [
             *lines,
             "# Key tiles that every query reads take longest: those of all heads start first.",
@@ -173,17 +190,24 @@ class HopperBackwardText:
     def _count_lines(self) -> list[str]:
         """`total`: how many query tiles read the key tile, of all heads of the group."""
         if len(self.programs) == 1 and not self.text.class_of_head:
+            if self.columns:
+                loops = self._loop_lines(lambda count, tile, mask: [share_line(count), "total += end_u - first_u"])
+                return ["total = 0", *loops, "total *= group"]
             counts = self._loop_lines(lambda count, tile, mask: [count])
             return [f"total = group * ({' + '.join(counts)})" if self.loops[0] else "total = 0"]
         loops = self._loop_lines(lambda count, tile, mask: [f"total += {count}"])
+        if self.columns:
+            loops = self._loop_lines(lambda count, tile, mask: [share_line(count), "total += end_u - first_u"])
         heads = "for i_h in range(i_g * group, (i_g + 1) * group):"
         return ["total = 0", heads, *(f"    {line}" for line in loops)]
 
     def _bring_body(self, count: str, tile: str, mask: int) -> list[str]:
         c = "i_c, " if self.text.in_classes else ""
         place = f"{len(self.masks) + 1} * i + {mask + 1}" if self.masks else "i"
+        share = [share_line(count)] if self.columns else []
         return [
-            f"for u in range({count}):",
+            *share,
+            f"for u in range({'first_u, end_u' if share else count}):",
             f"    i = {tile}",
             f"    q_at = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
             f"    bring_queries(q_desc, rows_desc, q_at, head_row + i, {place}, q_ready, q_free, q_smem, rows_smem, "

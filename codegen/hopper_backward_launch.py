@@ -64,16 +64,16 @@ LAUNCH = """
 
 def hopper_backward_part${p}(
     run: Callable[..., None], d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-    results: Sequence[Tensor], ${before_results}scale: float, q_start: int,
+    results: Sequence[Tensor], ${before_results}scale: float, q_start: int,${split_option}
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
     width = triton.next_power_of_2(head_dim)
     dq, dk, dv = results
     row_tiles = batch * heads * tiles_in(q_start, q_len, ${block_m})
-    works = batch * key_heads * tiles_in(0, k_len, ${block_n})
+${set_sums}    works = batch * key_heads * tiles_in(0, k_len, ${block_n})${more_works}
     rows = torch.empty((max(row_tiles, 1), 2, ${block_m}), dtype=torch.float32, device=q.device)
-    dq_blocks = torch.empty(row_tiles * ${block_m} * width, dtype=torch.float32, device=q.device)
+    dq_blocks = torch.empty(row_tiles * ${block_m} * width${share_room}, dtype=torch.float32, device=q.device)
     if row_tiles:
         run(
             hopper_rows_kernel${p},
@@ -109,14 +109,14 @@ ${give_results}            dq_blocks,
             heads,
             heads // key_heads,
             works,
-            HEAD_DIM=head_dim,
+${give_shares}            HEAD_DIM=head_dim,
             D=width,
             STAGES=3,
             DYNAMIC=${dynamic},
-            num_warps=4,
+${give_split}            num_warps=4,
             maxnreg=168,
         )
-    if row_tiles:
+${add_shares}    if row_tiles:
         run(
             hopper_dq_kernel${p},
             row_tiles,
@@ -130,7 +130,7 @@ ${give_before}            scale,
             num_warps=4,
         )
     return row_tiles + works > 0
-"""
+${form}"""
 
 LAUNCH_IN_CLASSES = """
 

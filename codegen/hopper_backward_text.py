@@ -151,7 +151,7 @@ def hopper_bring_gradients${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
     row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
     next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
-    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${more}
 ):
     """One warp: bring the tiles that the consumers read, and say how many and which they are."""
     QUERY_BYTES: gl.constexpr = BLOCK_M * D * 2 + BLOCK_M * 2 * 4
@@ -169,7 +169,7 @@ ${count_lines}
         at = [i_b, i_g, ${c}j * BLOCK_N, 0]
         mbarrier.wait(v_free, next_phase)
         tell(many_smem, 0, total)
-        mbarrier.arrive(v_ready, count=1)
+${tell_share}        mbarrier.arrive(v_ready, count=1)
         mbarrier.expect(v_ready, BLOCK_N * D * 2)
         tma.async_copy_global_to_shared(v_desc, at, v_ready, v_smem.index(0))
         mbarrier.wait(k_free, next_phase)
@@ -196,7 +196,7 @@ def hopper_add_gradients${p}(
     do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
     heads, group, works,${key_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,
+    DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,${more}
 ):
     """One warpgroup: dk and dv of the keys W * 64 .. W * 64 + 63 of each key tile, and half the columns of dq."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
@@ -225,7 +225,7 @@ ${first_step}
             for _ in range(1, many):
 ${next_step}
             # V is read no more; dk and dq of the last query tile.
-            mbarrier.arrive(v_free, count=1)
+${told_share}            mbarrier.arrive(v_free, count=1)
             old_slot = gl.where(slot == 0, STAGES, slot) - 1
             b_k = k_smem.index(0).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
@@ -239,7 +239,7 @@ ${next_step}
             mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
             add_block(dq_blocks_ptr, row, W, b_dq, D // 2)
         else:
-            mbarrier.arrive(v_free, count=1)
+${told_share}            mbarrier.arrive(v_free, count=1)
         mbarrier.arrive(k_free, count=1)
         dk *= softmax_scale
 ${store}
@@ -256,7 +256,7 @@ ${store}
 def hopper_gradients_kernel${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, ${results}dq_blocks_ptr,
     counter, scale, softmax_scale, q_len, k_len, q_start, heads, group, works,${key_scalars}
-    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${split_constant}
 ):
     """dk and dv of key tiles${of_class}, and sums for dq: two warpgroups multiply, a warp loads."""
     BLOCK_M: gl.constexpr = ${block_m}
@@ -285,7 +285,7 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
     row_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     place_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NUMBER)
     many_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
-    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
+${allocate_share}    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUMBER)
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(next_ready, count=1)
@@ -313,7 +313,7 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
                 ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
                 do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,${key_scalars}
-                W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
+                W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,${split}
             )),
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
@@ -321,14 +321,14 @@ ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrie
                 ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
                 do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,${key_scalars}
-                W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
+                W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,${split}
             )),
             (hopper_bring_gradients${p}, (
                 ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
                 rows_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free,
                 v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles,
                 heads, group, works,${key_scalars}
-                BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,
+                BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,${split}
             )),
         ],
         [4, 1],

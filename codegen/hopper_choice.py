@@ -37,8 +37,8 @@ WASTE, MOST_COMPARISONS, LENGTH = 1.05, 3, 32768
 # Beside the output of a head wider than 128, conditions that compare more often may not fit even on 64 keys: of the
 # library's patterns some with three or eight comparisons spill in their loops, others do not.
 MOST_BESIDE_WIDE_HEADS = 1
-# A row of tiles this much longer than the mean one makes it worth while to hand tiles out one by one: on an H200 at
-# 131072 tokens that saves 4 % of power 256 (1.15), and 2 % even of sliding 1024 (1.02), but its counter is set each call.
+# A row of tiles this much longer than the mean one makes it worth while to hand tiles out one by one: at 131072 tokens
+# that saves 4 % of power 256 (1.15), and 2 % even of sliding 1024 (1.02); but a counter must be set for each call.
 UNEVEN = 1.1
 # A masked tile that nearly every query tile has needs no loop: the others take a tile of zeros for it.
 NEARLY = 0.75

@@ -128,6 +128,8 @@ class Step:
     # The own tile's place among the owners of the table.
     owner: str
     transposed: bool = False
+    # Whether a program may work a share of its loops.
+    in_shares: bool = False
 
 
 _BY_ROW = (("i", "j", "first_key_tile", "key_tiles"), "i - first_row_tile")
@@ -195,7 +197,7 @@ class Walker:
         lines = home_lines(tiles, names) if sections else []
         for number, section in enumerate(sections):
             lines.append(f"# {_what(section.mask)}: {describe(section, names.own)}")
-            lines += loop_lines(section, names, number, self._body(section.mask, step))
+            lines += loop_lines(section, names, number, self._body(section.mask, step), in_shares=step.in_shares)
         return lines
 
     def _table_loops(self, program: Program, step: Step) -> list[str]:

@@ -187,7 +187,7 @@ ${give_before_dq}            row_lse,
             num_warps=${dq_warps},
             num_stages=${dq_stages},
         )
-    grid = (batch * key_heads * tiles_in(0, k_len, ${dkdv_block_n}, documents),)
+${set_sums}    grid = (batch * key_heads * tiles_in(0, k_len, ${dkdv_block_n}, documents)${more_programs},)
     if grid[0]:
         dkdv_kernel${p}[grid](
 ${dkdv_arrays}            tile_descriptor(q, ${dkdv_block_m}, packed),
@@ -197,12 +197,12 @@ ${dkdv_arrays}            tile_descriptor(q, ${dkdv_block_m}, packed),
 ${give_dkdv}            row_lse,
             row_delta,
             *numbers,
-${dkdv_head_dim}            D=width,
+${give_sums}${dkdv_head_dim}            D=width,
             PRECISION=precision(q),
             num_warps=${dkdv_warps},
             num_stages=${dkdv_stages},
         )
-"""
+${add_shares}"""
 
 PART_IN_CLASSES = """
 

@@ -15,6 +15,7 @@ from sparsedsl.codegen.kernel_walk import DKDV, DQ, FORWARD, Masks, TableRoad, W
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram, Program, program_of
+from sparsedsl.codegen.split_text import LongColumns, long_columns, plain_holes
 from sparsedsl.codegen.templates import filled
 from sparsedsl.codegen.tiling import HopperTiles, Tiles, Tiling
 from sparsedsl.integers import INFINITY
@@ -37,6 +38,8 @@ class PartSource:
     # The kernels, of forward, dq, dkdv and hopper, that look numbers up in the module's constants.
     look_up: tuple[str, ...]
     decode: DecodeSource
+    # The longest columns of dk and dv, where they can be split, in the tiles of the plain kernel.
+    columns: LongColumns | None = None
     # The kernels for Hopper and their launches, where there are any.
     hopper_tiles: HopperTiles | None = None
     hopper_kernels: str = ""
@@ -69,25 +72,29 @@ def part_source(
     )
     text = PartText(part, number, count, masks.constants)
     walker = Walker(text, masks, tables, ragged_keys)
+    early = early_tiles(dkdv)
+    columns = long_columns(part, dkdv, early)
+    by_keys = replace(DKDV, in_shares=columns is not None)
     walks = {
         "walk": walker.kernel_walk(forward, FORWARD, 4),
         "dq_walk": walker.kernel_walk(dq, DQ, 4),
-        "dkdv_walk": walker.kernel_walk(dkdv, DKDV, 12 if text.class_of_head else 8),
+        "dkdv_walk": walker.kernel_walk(dkdv, by_keys, 12 if text.class_of_head else 8),
     }
     cpu_runs, cpu_part = walker.cpu_runs(cpu)
     sizes = {
         **_tile_holes("", tiling.forward),
         **_tile_holes("dq_", tiling.dq),
         **_tile_holes("dkdv_", tiling.dkdv),
-        "early_tiles": str(_early_tiles(dkdv)),
+        "early_tiles": str(early),
     }
     own = {name: filled(value, sizes) for name, value in text.holes().items()}
+    own |= plain_holes(columns, own, sizes)
     holes = {**sizes, **walks, **own, **_pointer_holes(walks, tiling, text), **_set_up_holes(walks)}
     kernels = filled(forward_text.KERNEL, holes) + filled(backward_text.KERNELS, holes)
     launches = filled(launch_text.PART_IN_CLASSES if text.in_classes else launch_text.PART, holes)
     look_up = tuple(name for name in ("forward", "dq", "dkdv") if "constants" in holes[f"{name}_pointers"])
     decode = decode_source(text, low, masks, tables, ragged_keys=ragged_keys)
-    found = PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up, decode)
+    found = PartSource(part, forward, tiling.forward, kernels, launches, cpu_runs, cpu_part, look_up, decode, columns)
     if hopper is None:
         return found
     special = HopperText(text, hopper_programs(part, hopper.block_n), masks, hopper, walker.ragged_keys)
@@ -104,7 +111,8 @@ def part_source(
 def _hopper_backward(text: PartText, masks: Masks) -> HopperBackwardText:
     programs = gradient_programs(text.part)
     assert programs is not None, text.part
-    return HopperBackwardText(text, programs, masks, _early_tiles(programs))
+    early = early_tiles(programs)
+    return HopperBackwardText(text, programs, masks, early, long_columns(text.part, programs, early))
 
 
 def low_or_tall(part: Part, tiling: Tiling) -> Tiling:
@@ -167,7 +175,7 @@ def _pointer_holes(walks: dict[str, str], tiling: Tiling, text: PartText) -> dic
     return holes
 
 
-def _early_tiles(programs: Sequence[Program]) -> int:
+def early_tiles(programs: Sequence[Program]) -> int:
     """The leading key tiles that an endless run of queries reads, where the rest of the keys has an end: sinks."""
     ends = [
         group.rows[1]

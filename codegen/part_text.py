@@ -182,10 +182,13 @@ class PartText:
         }
 
 
-def top_holes(parts: tuple[Part, ...], hopper: Sequence[bool], *, hopper_backward: bool = False) -> Holes:
+def top_holes(
+    parts: tuple[Part, ...], hopper: Sequence[bool], *, hopper_backward: bool = False, in_shares: Sequence[bool] = ()
+) -> Holes:
     """The calls of several parts, one after the other.
 
-    `hopper`: whether a part has a forward kernel for Hopper beside; `hopper_backward`: whether all have backward ones.
+    `hopper`: whether a part has a forward kernel for Hopper beside; `hopper_backward`: whether all have backward ones;
+    `in_shares`: which of these have a form for long columns that are split.
     """
     forward, backward = [], []
     for number in range(len(parts)):
@@ -207,7 +210,12 @@ def top_holes(parts: tuple[Part, ...], hopper: Sequence[bool], *, hopper_backwar
         given = f"{tensors}, {before}scale, q_start"
         plain = f"backward_part{own}({given}, cu_seqlens)"
         if hopper_backward:
-            backward.append(f"if not special or not ran_on_hopper(hopper_backward_part{own}, {given}):")
+            part = f"hopper_backward_part{own}"
+            if in_shares[number]:
+                backward.append(f"split = special and hopper_shares{own}(q, k, q_start) > 1")
+                backward.append(f"part = hopper_split_part{own} if split else {part}")
+                part = "part"
+            backward.append(f"if not special or not ran_on_hopper({part}, {given}):")
             plain = f"    {plain}"
         backward.append(plain)
     if hopper_backward:

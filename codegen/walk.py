@@ -88,10 +88,16 @@ def home_lines(program: TileProgram, names: Names) -> list[str]:
     return [f"place = {names.own} % {rows}", f"home = {_scaled(columns, f'({names.own} // {rows})')}"]
 
 
-def loop_lines(section: Section, names: Names, number: int, body: Sequence[str]) -> list[str]:
-    """A loop over the section's tiles around `body`, which may use the visited tile's name."""
+def loop_lines(
+    section: Section, names: Names, number: int, body: Sequence[str], *, in_shares: bool = False
+) -> list[str]:
+    """A loop over the section's tiles, or a share of them, around `body`, which may use the visited tile's name."""
     lines, counts, tile = section_lines(section, names, number)
-    lines.append(f"for u in range({' + '.join(counts)}):")
+    tiles = " + ".join(counts)
+    if in_shares:
+        lines.append(f"first_u, end_u = share_of({tiles}, share, among)")
+        tiles = "first_u, end_u"
+    lines.append(f"for u in range({tiles}):")
     return lines + [f"    {line}" for line in (*tile, *body)]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparsedsl.codegen.columns import column_shares
 from sparsedsl.codegen.explanation import Bytes, Kernel
 from sparsedsl.codegen.hopper_choice import GRADIENT_TILES
 from sparsedsl.codegen.part_source import PartSource
+from sparsedsl.codegen.split_text import LongColumns, in_flight
 from sparsedsl.codegen.table_masks import TableMasks
 from sparsedsl.codegen.tile_counts import part_pairs, ranks, sequences, table_numbers, tile_counts
 from sparsedsl.codegen.tiling import Tiles, Tiling
@@ -22,13 +24,17 @@ FLOAT32 = 4
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The shapes of a call, batch 1; `width` is the head dim that kernels compute with."""
+    """The shapes of a call, batch 1; `width` is the head dim that kernels compute with.
+
+    `multiprocessors` are those of the GPU: long columns of backward are split where they would leave most of it idle.
+    """
 
     seq_len: int
     heads: int
     key_heads: int
     head_dim: int
     element: int
+    multiprocessors: int
 
     @property
     def width(self) -> int:
@@ -86,6 +92,7 @@ def kernels_of(
             "dkdv": own * tiles.block_n * 2 * row + counts.visited * by_query,
             "hopper_backward": own * tiles.block_n * 2 * row + counts.visited * (by_query + sums),
         }[name]
+        split, shares = split_columns(source, name, tiles, inputs)
         found.append(
             Kernel(
                 name=name,
@@ -100,9 +107,37 @@ def kernels_of(
                 loaded=loaded,
                 constants=name in source.look_up,
                 table=FLOAT32 * table_numbers(part, tiles, patterns, inputs.heads, inputs.seq_len),
+                split=split,
+                shares=shares,
             )
         )
     return tuple(found)
+
+
+def split_columns(source: PartSource, name: str, tiles: Tiles, inputs: Inputs) -> tuple[int, int]:
+    """How many key tiles of all key heads a kernel splits, and into how many shares each, as a module decides."""
+    columns, programs = _long_columns(source, name, tiles)
+    if columns is None:
+        return 0, 1
+    longest = -(-inputs.seq_len // tiles.block_m) * (inputs.heads // inputs.key_heads)
+    shares = column_shares(longest, inputs.key_heads, columns.reads, programs * inputs.multiprocessors)
+    early = min(columns.early, -(-inputs.seq_len // tiles.block_n))
+    return (inputs.key_heads * early, shares) if shares > 1 else (0, 1)
+
+
+def _long_columns(source: PartSource, name: str, tiles: Tiles) -> tuple[LongColumns | None, int]:
+    """The columns that a kernel may split, and its programs in flight on a multiprocessor."""
+    if name == "dkdv":
+        return source.columns, in_flight(tiles.warps)
+    if name == "hopper_backward" and source.hopper_backward is not None:
+        return source.hopper_backward.columns, 1
+    return None, 1
+
+
+def _share_bytes(source: PartSource, name: str, tiles: Tiles, width: int, inputs: Inputs) -> int:
+    """What the shares of a kernel leave: dk and dv of their tiles in float32, as wide as it computes them."""
+    split, shares = split_columns(source, name, tiles, inputs)
+    return 2 * FLOAT32 * split * shares * tiles.block_n * width if shares > 1 else 0
 
 
 def _key_tiles(source: PartSource, tiles: Tiles, inputs: Inputs) -> int:
@@ -158,14 +193,10 @@ def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables
     if direction != "forward":
         found += [Bytes("output's gradient", q), Bytes("log-sum-exp's gradient", lse)]
         found += [Bytes("dq", q), Bytes("dk", k), Bytes("dv", k)]
-    if direction == "backward":
-        rows = max(max(_launched_rows(source, tiling.dq, inputs)) for source in sources)
-        found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
-    if direction == "hopper_backward":
+    if direction in ("backward", "hopper_backward"):
         # A part frees its own when it is done.
-        rows, summed = max((_held_rows(source, inputs) for source in sources), key=lambda each: each[1])
-        found.append(Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows))
-        found.append(Bytes("sums for dq, float32", FLOAT32 * inputs.width * summed))
+        by_part = [_held_beside(direction, source, tiling, inputs) for source in sources]
+        found += max(by_part, key=lambda held: sum(each.bytes for each in held))
     if len(sources) > 1:
         ratio = FLOAT32 / inputs.element
         if direction == "forward":
@@ -173,6 +204,22 @@ def memory(direction: str, sources: Sequence[PartSource], tiling: Tiling, tables
         else:
             found.append(Bytes("dq, dk and dv so far, float32", int((q + 2 * k) * ratio)))
     return [*found, Bytes("tables of tiles", tables)] if tables else found
+
+
+def _held_beside(direction: str, source: PartSource, tiling: Tiling, inputs: Inputs) -> list[Bytes]:
+    """What the backward launches of a part hold beside inputs and results when they hold the most."""
+    if direction == "backward":
+        rows = max(_launched_rows(source, tiling.dq, inputs))
+        found = [Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows)]
+        of_shares = _share_bytes(source, "dkdv", tiling.dkdv, inputs.width, inputs)
+    else:
+        rows, summed = _held_rows(source, inputs)
+        found = [
+            Bytes("log-sum-exp and delta by tile", 2 * FLOAT32 * rows),
+            Bytes("sums for dq, float32", FLOAT32 * inputs.width * summed),
+        ]
+        of_shares = _share_bytes(source, "hopper_backward", GRADIENT_TILES, inputs.width, inputs)
+    return [*found, Bytes("dk and dv of shares, float32", of_shares)] if of_shares else found
 
 
 def _held_rows(source: PartSource, inputs: Inputs) -> tuple[int, int]:

@@ -83,8 +83,13 @@ def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: 
     return cubin_of(kernel, types, chosen)
 
 
-def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: int, dtype: str) -> bytes:
-    """The cubin of one part's backward kernel; where there is more than one part, results are float32."""
+def compiled_backward(
+    module: ModuleType, suffix: str, single: bool, head_dim: int, dtype: str, *, split: bool = False
+) -> bytes:
+    """The cubin of one part's backward kernel; where there is more than one part, results are float32.
+
+    `split`: the form that works long columns in shares.
+    """
     kernel = getattr(module, f"hopper_gradients_kernel{suffix}")
     width = triton.next_power_of_2(head_dim)
     descriptor = partial(tensor, kernel, width, dtype)
@@ -96,6 +101,8 @@ def compiled_backward(module: ModuleType, suffix: str, single: bool, head_dim: i
         "STAGES": 3,
         "DYNAMIC": "DYNAMIC=True" in inspect.getsource(getattr(module, f"hopper_backward_part{suffix}")),
     }
+    if "SPLIT" in kernel.arg_names:
+        chosen["SPLIT"] = split
     result = f"*{dtype}" if single else "*fp32"
     types = {
         **dict.fromkeys(("q_desc", "do_desc", "dk_desc", "dv_desc"), descriptor(64)),
@@ -133,8 +140,9 @@ def kernels_of(pattern: str, head_dim: int = 128, dtype: str = "bf16") -> Iterat
         cubin = compiled(module, suffix, suffix == suffixes[-1], head_dim, dtype)
         yield f"hopper_kernel{suffix}", machine_code(cubin)
         if gradients_run(head_dim):
-            cubin = compiled_backward(module, suffix, len(suffixes) == 1, head_dim, dtype)
-            yield f"hopper_gradients_kernel{suffix}", machine_code(cubin)
+            for split in (False, True)[: 1 + hasattr(module, f"hopper_split_part{suffix}")]:
+                cubin = compiled_backward(module, suffix, len(suffixes) == 1, head_dim, dtype, split=split)
+                yield f"hopper_gradients_kernel{suffix}{' in shares' if split else ''}", machine_code(cubin)
 
 
 def main(patterns: Sequence[str]) -> None:

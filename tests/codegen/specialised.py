@@ -38,6 +38,8 @@ PATTERNS = {
 CALLS = ((1024, 1024), (1, 5003), (1, 1), (4096, 4096), (5003, 5003), (17, 17), (64, 64), (3, 3), (16, 16), (2, 4099))
 # Documents in one row, by their bounds; a call of them has one form.
 PACKED = ((0, 500, 900, 1000), (0, 1), (0, 3, 60, 61, 700, 1313), (0, 0, 64), (0, 4096))
+# (queries, keys, shares): the last numbers are multiples of 16, and 1.
+SPLIT = ((1024, 1024, 1), (1024, 1024, 3), (5003, 5003, 16), (64, 64, 2), (2, 4099, 5), (4096, 4096, 64), (700, 700, 1))
 FEW = 16
 
 
@@ -71,11 +73,19 @@ def step(module: ModuleType, q_len: int, k_len: int, documents: Tensor | None = 
     module.launch_backward(out, lse, q, k, v, out, lse, 1.0, k_len - q_len, documents)
 
 
+def split_step(module: ModuleType, q_len: int, k_len: int, shares: int) -> None:
+    """The launches of a backward call whose long columns, if there are any, are in so many shares."""
+    vars(module).update(column_shares=lambda *given: shares)
+    q, k, v = (torch.zeros(1, 2, length, 64, dtype=torch.bfloat16) for length in (q_len, k_len, k_len))
+    module.launch_backward(q, torch.zeros(1, 2, q_len), q, k, v, q, torch.zeros(1, 2, q_len), 1.0, k_len - q_len)
+
+
 def kernels(pattern: sd.Pattern) -> dict[str, list[list[str]]]:
     module = load(emit(pattern, TILINGS[0]))
     packed = (torch.tensor(bounds, dtype=torch.int32) for bounds in PACKED)
     return {
         "calls": newly_compiled(partial(step, module, *lengths) for lengths in CALLS),
+        "split": newly_compiled(partial(split_step, module, *each) for each in SPLIT),
         "packed": newly_compiled(partial(step, module, int(each[-1]), int(each[-1]), each) for each in packed),
     }
 

@@ -227,7 +227,7 @@ BROKEN = {
         RACE,
     ),
     "values given back early": (
-        r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n)( +)(mbarrier\.arrive\(v_free\.index\(old_slot\).*\n)( +return)",
+        r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n)( +)(mbarrier\.arrive\(v_free\.index\(old.*\n)( +return)",
         r"\3\2\1\4",
         RACE,
     ),

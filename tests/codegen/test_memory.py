@@ -18,6 +18,7 @@ import sparsedsl as sd
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.explain import explain
 from sparsedsl.codegen.explanation import Bytes
+from sparsedsl.codegen.gpus import H200
 from sparsedsl.codegen.tiling import TILINGS, tiling_for
 from sparsedsl.codegen.tune_gpu import Silent, only
 from sparsedsl.layers import PerHead
@@ -43,6 +44,8 @@ PARTS: dict[str, Pattern | PerHead] = {
 }
 # What has no backward kernel for Hopper: tiles that a table tells, a mask with a set in it.
 WITHOUT = {"random", "per head"}
+# Whose long columns are split at this length.
+SPLIT = {"power", "per head", "windows per head"}
 
 
 class Allocated(TorchDispatchMode):
@@ -99,7 +102,6 @@ def on_hopper(module: ModuleType) -> list[str]:
 
     vars(module).update(
         is_hopper=lambda device: True,
-        multiprocessors=lambda device: 132,
         launched=launch,
         examined=lambda *given, **options: None,
     )
@@ -110,6 +112,7 @@ def allocated(module: ModuleType) -> tuple[int, int]:
     """What the host of a module allocates forward and backward, its results included; no kernel runs."""
     q, k, v, d_out = inputs()
     found = []
+    vars(module).update(multiprocessors=lambda device: H200.multiprocessors)
     with ExitStack() as stack:
         for name in ("forward", "dq"):  # each silences the two others
             stack.enter_context(only(module, name))
@@ -176,14 +179,21 @@ def test_one_part_needs_five_percent_beside_its_tensors(name: str, road: str) ->
     """Tensors: q, k, v, output, log-sum-exp; backward also their gradients. The rows' two numbers are the rest.
 
     The backward kernel for Hopper has float32 sums for dq beside them, in whole query tiles of 64: stated, and counted.
+    So are dk and dv of columns that are split: at a length as short as this they weigh.
     """
-    module = imported(emit(ONE_PART[name], TILINGS[0]))
+    pattern = ONE_PART[name]
+    module = imported(emit(pattern, TILINGS[0]))
     sums = 0
     if road == "hopper":
         on_hopper(module)
         # The lengths of the classes that a launch takes: of the eight classes of dilated three have a rank more.
         classes = [len(range(each, LENGTH, 8)) for each in range(8)] if name == "dilated" else [LENGTH]
         sums = 0 if name in WITHOUT else 4 * HEADS * 128 * 64 * sum(-(-each // 64) for each in classes)
+    layer = explain(pattern, seq_len=LENGTH, heads=HEADS, key_heads=KEY_HEADS, head_dim=HEAD_DIM).layers[0]
+    held = (road == "hopper" and layer.hopper_backward_memory) or layer.backward_memory
+    of_shares = [each.bytes for each in held if each.name == "dk and dv of shares, float32"]
+    assert bool(of_shares) == (name in SPLIT)
+    sums += sum(of_shares)
     forward, backward = allocated(module)
     tensors = tensors_of(HEADS, KEY_HEADS, LENGTH)
     rows, keys = HEADS * LENGTH, KEY_HEADS * LENGTH

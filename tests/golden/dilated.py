@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "20cbdd3bef6b"
+DIGEST = "848d58926867"
 
 
 @triton.jit
@@ -1370,7 +1370,7 @@ def told(smem, slot):
 def packed(b_p, BLOCK_N: gl.constexpr, dtype: gl.constexpr):
     """Weights [64, BLOCK_N] as int32 [64, BLOCK_N / 2], two 16-bit numbers each.
 
-    In this form they go round the loop: as 16-bit numbers ptxas would serialise the products that read them.
+    As 16-bit numbers, ptxas would serialise the products that read them.
     """
     low, high = gl.split(gl.reshape(b_p, [64, BLOCK_N // 2, 2]))
     if dtype == gl.bfloat16:
@@ -1405,21 +1405,58 @@ def scores(b_q, b_k, BLOCK_N: gl.constexpr):
     return warpgroup_mma(b_q, b_k.permute((1, 0)), zeros, use_acc=False, is_async=True)
 
 
+@gluon.constexpr_function
+def shrinking(count):
+    """Assembly: the `count` numbers of O that a thread has, times theirs; skipped where all of a warp's are 1.
+
+    A thread has two rows, two columns of the one and two of the other in turn: numbers 0 and 2 stand for both.
+    """
+    either = f"setp.neu.f32 p, ${2 * count}, 0f3F800000; setp.neu.or.f32 p, ${2 * count + 2}, 0f3F800000, p;"
+    products = " ".join([f"mul.f32 ${k}, ${k}, ${2 * count + k};" for k in range(count)])
+    return (
+        f"{{ .reg .pred p, q; {either} vote.sync.any.pred q, p, 0xffffffff; @!q bra.uni done; {products} done: }}"
+    )
+
+
+@gluon.constexpr_function
+def shrinking_operands(count):
+    """Of these: what comes out, which is what went in, and what it is multiplied by."""
+    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["f"] * count)
+
+
+@gluon.jit
+def shrunk(acc, shrink, D: gl.constexpr):
+    """O [64, D], each row times its number."""
+    LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    by_row = gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, LAYOUT)), 1)
+    COUNT: gl.constexpr = D // 2
+    return gl.inline_asm_elementwise(
+        shrinking(COUNT), shrinking_operands(COUNT), [acc, by_row], dtype=gl.float32, is_pure=False, pack=COUNT
+    )
+
+
 @gluon.jit
 def last_values(
-    acc, pairs, b_v, FIRST: gl.constexpr, COLUMNS: gl.constexpr, dtype: gl.constexpr, LAYOUT: gl.constexpr
+    acc, weights, shrink, b_v, FIRST: gl.constexpr, COLUMNS: gl.constexpr, D: gl.constexpr, dtype: gl.constexpr
 ):
     """Begin the product of the last tile's weights and values."""
-    b_p = unpacked(pairs, COLUMNS, dtype, LAYOUT)
+    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16]), 2)
+    acc = shrunk(acc, shrink, D)
+    b_p = unpacked(packed(weights, COLUMNS, dtype), COLUMNS, dtype, P_LAYOUT)
     return warpgroup_mma(b_p, b_v.slice(FIRST, COLUMNS, 0), acc, is_async=True)
 
 
 @gluon.jit
 def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr):
-    """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest."""
+    """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest.
+
+    The maximum follows the scores only where they pass it by more than 8: weights of up to 256 do no harm, since the
+    sum has them too, and most tiles leave the rest as it is.
+    """
     ROWS: gl.constexpr = gl.SliceLayout(1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16]))
     S_ROWS: gl.constexpr = gl.SliceLayout(1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16]))
-    new_max = gl.maximum(row_max, gl.convert_layout(gl.max(b_s, 1), ROWS) * scale)
+    highest = gl.convert_layout(gl.max(b_s, 1), ROWS) * scale
+    new_max = gl.where(highest > row_max + 8.0, highest, row_max)
     b_p = gl.exp2(b_s * scale - gl.expand_dims(gl.convert_layout(new_max, S_ROWS), 1))
     shrink = gl.exp2(row_max - new_max)
     row_sum = row_sum * shrink + gl.convert_layout(gl.sum(b_p, 1), ROWS)
@@ -1549,24 +1586,22 @@ def hopper_keep(q, k, k_len, MASK: gl.constexpr):
 
 @gluon.jit
 def hopper_step(
-    acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot,
-    old_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
+    acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+    old_slot, old_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
     COLUMNS: gl.constexpr, OLD_FIRST: gl.constexpr, OLD_COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
     DTYPE: gl.constexpr,
 ):
     """The scores of one key tile beside the values of the tile before; this tile's softmax runs under the latter.
 
-    Of each tile only the columns FIRST .. FIRST + COLUMNS - 1 are read; a tile that is not present is all masked.
+    Of each tile only the columns FIRST .. FIRST + COLUMNS - 1 are read; a tile that is not present is all masked. O
+    shrinks, and the weights are rounded, in the step after theirs, while its scores are multiplied.
     """
-    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     mbarrier.wait(k_ready.index(slot), phase)
-    mbarrier.wait(v_ready.index(old_slot), old_phase)
-    b_p = unpacked(pairs, OLD_COLUMNS, DTYPE, P_LAYOUT)
     b_k = k_smem.index(slot).reshape([BLOCK_N, D]).slice(FIRST, COLUMNS, 0)
-    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D]).slice(OLD_FIRST, OLD_COLUMNS, 0)
     b_s = scores(b_q, b_k, COLUMNS)
-    acc = warpgroup_mma(b_p, b_v, acc, is_async=True)
+    mbarrier.wait(v_ready.index(old_slot), old_phase)
+    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+    acc = last_values(acc, weights, shrink, b_v, OLD_FIRST, OLD_COLUMNS, D, DTYPE)
     b_s = warpgroup_mma_wait(1, deps=[b_s])
     mbarrier.arrive(k_free.index(slot), count=1)
     if MASK >= 0:
@@ -1576,10 +1611,11 @@ def hopper_step(
         keep = hopper_keep(gl.expand_dims(o_m, 1), gl.expand_dims(o_n, 0), k_len, MASK)
         b_s = gl.where(keep & present, b_s, float("-inf"))
     weights, row_max, row_sum, shrink = softmaxed(b_s, row_max, row_sum, scale, COLUMNS, BLOCK_N)
+    # These values are there. The wait keeps ptxas from moving the next one up, before the powers of two.
+    mbarrier.wait(v_ready.index(old_slot), old_phase)
     acc = warpgroup_mma_wait(0, deps=[acc])
     mbarrier.arrive(v_free.index(old_slot), count=1)
-    acc = acc * gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT)), 1)
-    return acc, packed(weights, COLUMNS, DTYPE), row_max, row_sum
+    return acc, weights, shrink, row_max, row_sum
 
 
 @gluon.jit
@@ -1659,7 +1695,6 @@ def hopper_attend(
     """One warpgroup: output and log-sum-exp of the rows W * 64 .. W * 64 + 63 of each query tile."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
     O_ROWS: gl.constexpr = gl.SliceLayout(1, O_LAYOUT)
     DTYPE: gl.constexpr = k_smem.dtype
@@ -1692,14 +1727,14 @@ def hopper_attend(
         # There was no first tile: forget the zeros. Their product with V is 0.
         row_max = gl.where(first > 0, row_max, -3.0e38)
         row_sum = gl.where(first > 0, row_sum, 0.0)
-        pairs = packed(weights, BLOCK_N, DTYPE)
+        shrink = gl.full([64], 1.0, gl.float32, ROWS)
         old_slot = slot
         old_phase = phase
         slot, phase = next_slot(slot, phase, STAGES)
         for _ in range(1, first):
-            acc, pairs, row_max, row_sum = hopper_step(
-                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
-                old_slot, old_phase, position, 0, True, k_len, scale, -1, 0, 128, 0, 128, BLOCK_N, D, DTYPE
+            acc, weights, shrink, row_max, row_sum = hopper_step(
+                acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot,
+                phase, old_slot, old_phase, position, 0, True, k_len, scale, -1, 0, 128, 0, 128, BLOCK_N, D, DTYPE
             )
             old_slot = slot
             old_phase = phase
@@ -1709,9 +1744,9 @@ def hopper_attend(
         if many > 0:
             j = hopper_tile_1(0, i, key_tiles)
         COLUMNS_1: gl.constexpr = 64 if W == 0 else 128
-        acc, pairs, row_max, row_sum = hopper_step(
-            acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot,
-            old_phase, position, j, many > 0, k_len, scale, 0, 0, COLUMNS_1, 0, 128, BLOCK_N, D, DTYPE
+        acc, weights, shrink, row_max, row_sum = hopper_step(
+            acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+            old_slot, old_phase, position, j, many > 0, k_len, scale, 0, 0, COLUMNS_1, 0, 128, BLOCK_N, D, DTYPE
         )
         old_slot = slot
         old_phase = phase
@@ -1722,9 +1757,10 @@ def hopper_attend(
             j = hopper_tile_2(0, i, key_tiles)
         FIRST_2: gl.constexpr = 0 if W == 0 else 64
         COLUMNS_2: gl.constexpr = 128 if W == 0 else 64
-        acc, pairs, row_max, row_sum = hopper_step(
-            acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot,
-            old_phase, position, j, many > 0, k_len, scale, 1, FIRST_2, COLUMNS_2, 0, COLUMNS_1, BLOCK_N, D, DTYPE
+        acc, weights, shrink, row_max, row_sum = hopper_step(
+            acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+            old_slot, old_phase, position, j, many > 0, k_len, scale, 1, FIRST_2, COLUMNS_2, 0, COLUMNS_1, BLOCK_N, D,
+            DTYPE
         )
         old_slot = slot
         old_phase = phase
@@ -1733,7 +1769,7 @@ def hopper_attend(
         q_phase ^= 1
         mbarrier.wait(v_ready.index(old_slot), old_phase)
         b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
-        acc = last_values(acc, pairs, b_v, FIRST_2, COLUMNS_2, DTYPE, P_LAYOUT)
+        acc = last_values(acc, weights, shrink, b_v, FIRST_2, COLUMNS_2, D, DTYPE)
         acc = warpgroup_mma_wait(0, deps=[acc])
         mbarrier.arrive(v_free.index(old_slot), count=1)
 
@@ -2998,7 +3034,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_20cbdd3bef6b"), mutates_args=())
+@torch.library.custom_op(unused("attention_848d58926867"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3017,7 +3053,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_20cbdd3bef6b"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_848d58926867"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3238,7 +3274,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_20cbdd3bef6b"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_848d58926867"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3267,7 +3303,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_20cbdd3bef6b"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_848d58926867"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3292,7 +3328,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_20cbdd3bef6b"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_848d58926867"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3482,7 +3518,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_20cbdd3bef6b"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_848d58926867"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

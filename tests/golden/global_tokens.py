@@ -14,6 +14,8 @@ Waste      1.48 executed pairs per live pair at 131072 tokens; 6138 FULL and 613
 Hopper     on compute capability 9.0 forward runs hopper_kernel, if nothing speaks against it (ran_on_hopper);
            queries x keys a tile: 128 x 64
 Backward   dq walks the same program; dk and dv walk it transposed: key tile j, the query tiles that read it
+Columns    key tiles that all later queries read are split over programs where these would outlast all others;
+           dk and dv of the shares are added up in float32, in a fixed order; not in packed calls
 Decode     few queries, and calls over a cache: a position's keys are split over programs, query heads that
            share them are one tile, only live keys are loaded; one merge by log-sum-exp, in a fixed order
 Alignment  the last query sits on the last key unless q_start says otherwise; a row without a key gives 0,
@@ -73,7 +75,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "38501435d05a"
+DIGEST = "5e1fccc43584"
 
 
 @triton.jit
@@ -133,6 +135,39 @@ def store_rows(ptr, row, values, inside, head_dim, D: tl.constexpr):
     o_d = tl.arange(0, D)
     place = ptr + row[:, None] * head_dim + o_d[None, :]
     tl.store(place, values.to(ptr.dtype.element_ty), mask=inside[:, None] & (o_d < head_dim)[None, :])
+
+
+@triton.jit
+def share_of(tiles, share, among):
+    """Where one of `among` shares of a loop over so many tiles starts and ends."""
+    return tiles * share // among, tiles * (share + 1) // among
+
+
+@triton.jit(do_not_specialize=["shares", "columns", "all_heads", "k_len"])
+def dkdv_kernel_of_shares(
+    sums_ptr, dk_ptr, dv_ptr, before_dk_ptr, before_dv_ptr, shares, columns, all_heads, k_len,
+    BLOCK_N: tl.constexpr, head_dim: tl.constexpr, D: tl.constexpr,
+):
+    """dk and dv of two keys of a column that was split: what its shares left, added up in a fixed order."""
+    SIZE: tl.constexpr = 2 * D
+    column, pair = tl.program_id(0) // (BLOCK_N // 2), tl.program_id(0) % (BLOCK_N // 2)
+    o_s = tl.arange(0, 16)
+    o = pair * SIZE + tl.arange(0, SIZE)
+    dk = tl.zeros([SIZE], tl.float32)
+    dv = tl.zeros([SIZE], tl.float32)
+    for first in range(0, shares, 16):
+        here = (first + o_s < shares)[:, None]
+        place = ((first + o_s) * columns + column).to(tl.int64)[:, None] * (2 * BLOCK_N * D) + o[None, :]
+        dk += tl.sum(tl.load(sums_ptr + place, mask=here, other=0.0), 0)
+        dv += tl.sum(tl.load(sums_ptr + BLOCK_N * D + place, mask=here, other=0.0), 0)
+    o_n = column // all_heads * BLOCK_N + o // D
+    place = ((column % all_heads).to(tl.int64) * k_len + o_n) * head_dim + o % D
+    inside = (o_n < k_len) & (o % D < head_dim)
+    if before_dk_ptr is not None:
+        dk += tl.load(before_dk_ptr + place, mask=inside, other=0.0)
+        dv += tl.load(before_dv_ptr + place, mask=inside, other=0.0)
+    tl.store(dk_ptr + place, dk.to(dk_ptr.dtype.element_ty), mask=inside)
+    tl.store(dv_ptr + place, dv.to(dv_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -400,10 +435,12 @@ def add_dkdv(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"])
+@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents",
+    "shares"])
 def dkdv_kernel(
     q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, row_lse_ptr, row_delta_ptr, scale,
     softmax_scale, q_len, k_len, q_start, heads, group, cu_ptr, documents,
+    sums_ptr, shares,
     D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """The gradients of one key tile of one key head, summed over the query heads that share it."""
@@ -411,13 +448,17 @@ def dkdv_kernel(
     BLOCK_N: tl.constexpr = 64
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N if cu_ptr is None else k_len // BLOCK_N + documents
     key_heads = heads // group
-    program, all_heads = tl.program_id(0), tl.num_programs(0) // key_tiles
-    # Key tiles that every query reads take longest: those of all heads start first.
     early = min(key_tiles, 1)
-    later = max(program - early * all_heads, 0)
+    program, all_heads = tl.program_id(0), tl.num_programs(0) // (key_tiles + early * (shares - 1))
+    # Key tiles that every query reads take longest: those of all heads start first, each in `shares` programs.
+    columns = early * all_heads
+    later = max(program - columns * shares, 0)
     i_bg, j = later // max(key_tiles - early, 1), early + later % max(key_tiles - early, 1)
-    if program < early * all_heads:
-        i_bg, j = program % all_heads, program // all_heads
+    share, among = 0, 1
+    if program < columns * shares:
+        i_bg, j = program % columns % all_heads, program % columns // all_heads
+        if sums_ptr is not None:
+            share, among = program // columns, shares
     i_b, i_g = i_bg // key_heads, i_bg % key_heads
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M
@@ -442,7 +483,8 @@ def dkdv_kernel(
         # FULL, no mask: home + 1 .. home + 3, tiles [1, ...)
         start_0 = max(home + 1, max(first_row_tile, 1))
         count_0 = max(min(home + 3, row_tiles - 1) - start_0 + 1, 0)
-        for u in range(count_0):
+        first_u, end_u = share_of(count_0, share, among)
+        for u in range(first_u, end_u):
             i = start_0 + u
             row_start = max(i * BLOCK_M - q_start, 0)
             o_row = head_row + (i - first_row_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -465,7 +507,8 @@ def dkdv_kernel(
         start_1_3 = max(home, max(first_row_tile, 1))
         count_1_3 = max(min(home, row_tiles - 1) - start_1_3 + 1, 0)
         count_1_3 = count_1_3 if j >= 1 else 0
-        for u in range(count_1 + count_1_1 + count_1_2 + count_1_3):
+        first_u, end_u = share_of(count_1 + count_1_1 + count_1_2 + count_1_3, share, among)
+        for u in range(first_u, end_u):
             i = start_1 + u
             i = tl.where(u < count_1, i, start_1_1 + (u - count_1))
             i = tl.where(u < count_1 + count_1_1, i, start_1_2 + (u - (count_1 + count_1_1)))
@@ -478,8 +521,17 @@ def dkdv_kernel(
                 PRECISION
             )
     dk *= softmax_scale
-    store_tile_of_head(dk_desc, at_b, i_g, at_n + j * BLOCK_N, dk, BLOCK_N, D)
-    store_tile_of_head(dv_desc, at_b, i_g, at_n + j * BLOCK_N, dv, BLOCK_N, D)
+    whole = True
+    if sums_ptr is not None:
+        whole = program >= columns * shares
+        if program < columns * shares:
+            o_d = tl.arange(0, D)
+            place = program.to(tl.int64) * (2 * BLOCK_N * D) + tl.arange(0, BLOCK_N)[:, None] * D + o_d[None, :]
+            tl.store(sums_ptr + place, dk)
+            tl.store(sums_ptr + BLOCK_N * D + place, dv)
+    if whole:
+        store_tile_of_head(dk_desc, at_b, i_g, at_n + j * BLOCK_N, dk, BLOCK_N, D)
+        store_tile_of_head(dv_desc, at_b, i_g, at_n + j * BLOCK_N, dv, BLOCK_N, D)
 
 
 @triton.jit
@@ -1207,6 +1259,31 @@ def tile_descriptor(tensor: Tensor, rows: int, packed: bool) -> TensorDescriptor
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 
 
+def column_shares(longest: int, key_heads: int, reads: float, programs: int) -> int:
+    """The shares of a column that all later queries read; 1 where a split does not pay.
+
+    `longest` counts the query tiles of such a column, of all heads that share its keys; there are some in each of
+    `key_heads`. `reads` is how many key tiles a query tile reads on average, `programs` how many the card runs at once.
+    """
+    fair = longest * key_heads * reads / programs
+    if longest - fair < LEAST_SHARE:
+        return 1
+    return int(longest / max(fair / PIECES, LEAST_SHARE))
+
+
+# A share has at least so many query tiles, and a split must make the longest column shorter by as many: else starting
+# more programs, and adding up what they leave, costs more than it gains. By arithmetic; no run has timed it.
+LEAST_SHARE = 16
+# So many shares are as long as what each program in flight gets in all: the card ends evenly.
+PIECES = 4
+
+
+def shares_of_columns(q: Tensor, k: Tensor, q_start: int, block_m: int, reads: float, programs: int) -> int:
+    """Into how many shares the longest columns of backward are split, `programs` in flight a multiprocessor."""
+    longest = tiles_in(q_start, q.shape[2], block_m) * (q.shape[1] // k.shape[1])
+    return column_shares(longest, k.shape[0] * k.shape[1], reads, programs * multiprocessors(q.device))
+
+
 def forward_part(
     q: Tensor,
     k: Tensor,
@@ -1296,7 +1373,12 @@ def backward_part(
             num_warps=4,
             num_stages=2,
         )
-    grid = (batch * key_heads * tiles_in(0, k_len, 64, documents),)
+    columns = batch * key_heads * min(tiles_in(0, k_len, 64), 1)
+    shares = 1 if packed else shares_of_columns(q, k, q_start, 64, 5.993, 2)
+    sums = None
+    if shares > 1:
+        sums = torch.empty((shares, columns, 2, 64, width), dtype=torch.float32, device=q.device)
+    grid = (batch * key_heads * tiles_in(0, k_len, 64, documents) + (shares - 1) * columns,)
     if grid[0]:
         dkdv_kernel[grid](
             tile_descriptor(q, 64, packed),
@@ -1308,11 +1390,28 @@ def backward_part(
             row_lse,
             row_delta,
             *numbers,
+            sums,
+            shares,
             D=width,
             PRECISION=precision(q),
             num_warps=4,
             num_stages=2,
         )
+        if sums is not None:
+            dkdv_kernel_of_shares[(columns * 32,)](
+                sums,
+                dk,
+                dv,
+                None,
+                None,
+                shares,
+                columns,
+                batch * key_heads,
+                k_len,
+                BLOCK_N=64,
+                head_dim=head_dim,
+                D=width,
+            )
 
 
 # The kernels for Hopper, and `ran_on_hopper`, which chooses.
@@ -1351,7 +1450,7 @@ def told(smem, slot):
 def packed(b_p, BLOCK_N: gl.constexpr, dtype: gl.constexpr):
     """Weights [64, BLOCK_N] as int32 [64, BLOCK_N / 2], two 16-bit numbers each.
 
-    In this form they go round the loop: as 16-bit numbers ptxas would serialise the products that read them.
+    As 16-bit numbers, ptxas would serialise the products that read them.
     """
     low, high = gl.split(gl.reshape(b_p, [64, BLOCK_N // 2, 2]))
     if dtype == gl.bfloat16:
@@ -1386,21 +1485,58 @@ def scores(b_q, b_k, BLOCK_N: gl.constexpr):
     return warpgroup_mma(b_q, b_k.permute((1, 0)), zeros, use_acc=False, is_async=True)
 
 
+@gluon.constexpr_function
+def shrinking(count):
+    """Assembly: the `count` numbers of O that a thread has, times theirs; skipped where all of a warp's are 1.
+
+    A thread has two rows, two columns of the one and two of the other in turn: numbers 0 and 2 stand for both.
+    """
+    either = f"setp.neu.f32 p, ${2 * count}, 0f3F800000; setp.neu.or.f32 p, ${2 * count + 2}, 0f3F800000, p;"
+    products = " ".join([f"mul.f32 ${k}, ${k}, ${2 * count + k};" for k in range(count)])
+    return (
+        f"{{ .reg .pred p, q; {either} vote.sync.any.pred q, p, 0xffffffff; @!q bra.uni done; {products} done: }}"
+    )
+
+
+@gluon.constexpr_function
+def shrinking_operands(count):
+    """Of these: what comes out, which is what went in, and what it is multiplied by."""
+    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["f"] * count)
+
+
+@gluon.jit
+def shrunk(acc, shrink, D: gl.constexpr):
+    """O [64, D], each row times its number."""
+    LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    by_row = gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, LAYOUT)), 1)
+    COUNT: gl.constexpr = D // 2
+    return gl.inline_asm_elementwise(
+        shrinking(COUNT), shrinking_operands(COUNT), [acc, by_row], dtype=gl.float32, is_pure=False, pack=COUNT
+    )
+
+
 @gluon.jit
 def last_values(
-    acc, pairs, b_v, FIRST: gl.constexpr, COLUMNS: gl.constexpr, dtype: gl.constexpr, LAYOUT: gl.constexpr
+    acc, weights, shrink, b_v, FIRST: gl.constexpr, COLUMNS: gl.constexpr, D: gl.constexpr, dtype: gl.constexpr
 ):
     """Begin the product of the last tile's weights and values."""
-    b_p = unpacked(pairs, COLUMNS, dtype, LAYOUT)
+    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16]), 2)
+    acc = shrunk(acc, shrink, D)
+    b_p = unpacked(packed(weights, COLUMNS, dtype), COLUMNS, dtype, P_LAYOUT)
     return warpgroup_mma(b_p, b_v.slice(FIRST, COLUMNS, 0), acc, is_async=True)
 
 
 @gluon.jit
 def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr):
-    """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest."""
+    """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest.
+
+    The maximum follows the scores only where they pass it by more than 8: weights of up to 256 do no harm, since the
+    sum has them too, and most tiles leave the rest as it is.
+    """
     ROWS: gl.constexpr = gl.SliceLayout(1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16]))
     S_ROWS: gl.constexpr = gl.SliceLayout(1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16]))
-    new_max = gl.maximum(row_max, gl.convert_layout(gl.max(b_s, 1), ROWS) * scale)
+    highest = gl.convert_layout(gl.max(b_s, 1), ROWS) * scale
+    new_max = gl.where(highest > row_max + 8.0, highest, row_max)
     b_p = gl.exp2(b_s * scale - gl.expand_dims(gl.convert_layout(new_max, S_ROWS), 1))
     shrink = gl.exp2(row_max - new_max)
     row_sum = row_sum * shrink + gl.convert_layout(gl.sum(b_p, 1), ROWS)
@@ -1489,24 +1625,22 @@ def hopper_keep(q, k, k_len, MASK: gl.constexpr):
 
 @gluon.jit
 def hopper_step(
-    acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot,
-    old_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
+    acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
+    old_slot, old_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
     COLUMNS: gl.constexpr, OLD_FIRST: gl.constexpr, OLD_COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
     DTYPE: gl.constexpr,
 ):
     """The scores of one key tile beside the values of the tile before; this tile's softmax runs under the latter.
 
-    Of each tile only the columns FIRST .. FIRST + COLUMNS - 1 are read; a tile that is not present is all masked.
+    Of each tile only the columns FIRST .. FIRST + COLUMNS - 1 are read; a tile that is not present is all masked. O
+    shrinks, and the weights are rounded, in the step after theirs, while its scores are multiplied.
     """
-    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     mbarrier.wait(k_ready.index(slot), phase)
-    mbarrier.wait(v_ready.index(old_slot), old_phase)
-    b_p = unpacked(pairs, OLD_COLUMNS, DTYPE, P_LAYOUT)
     b_k = k_smem.index(slot).reshape([BLOCK_N, D]).slice(FIRST, COLUMNS, 0)
-    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D]).slice(OLD_FIRST, OLD_COLUMNS, 0)
     b_s = scores(b_q, b_k, COLUMNS)
-    acc = warpgroup_mma(b_p, b_v, acc, is_async=True)
+    mbarrier.wait(v_ready.index(old_slot), old_phase)
+    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+    acc = last_values(acc, weights, shrink, b_v, OLD_FIRST, OLD_COLUMNS, D, DTYPE)
     b_s = warpgroup_mma_wait(1, deps=[b_s])
     mbarrier.arrive(k_free.index(slot), count=1)
     if MASK >= 0:
@@ -1516,10 +1650,11 @@ def hopper_step(
         keep = hopper_keep(gl.expand_dims(o_m, 1), gl.expand_dims(o_n, 0), k_len, MASK)
         b_s = gl.where(keep & present, b_s, float("-inf"))
     weights, row_max, row_sum, shrink = softmaxed(b_s, row_max, row_sum, scale, COLUMNS, BLOCK_N)
+    # These values are there. The wait keeps ptxas from moving the next one up, before the powers of two.
+    mbarrier.wait(v_ready.index(old_slot), old_phase)
     acc = warpgroup_mma_wait(0, deps=[acc])
     mbarrier.arrive(v_free.index(old_slot), count=1)
-    acc = acc * gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT)), 1)
-    return acc, packed(weights, COLUMNS, DTYPE), row_max, row_sum
+    return acc, weights, shrink, row_max, row_sum
 
 
 @gluon.jit
@@ -1586,7 +1721,6 @@ def hopper_attend(
     """One warpgroup: output and log-sum-exp of the rows W * 64 .. W * 64 + 63 of each query tile."""
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
     O_ROWS: gl.constexpr = gl.SliceLayout(1, O_LAYOUT)
     DTYPE: gl.constexpr = k_smem.dtype
@@ -1617,23 +1751,23 @@ def hopper_attend(
         # There was no first tile: forget the zeros. Their product with V is 0.
         row_max = gl.where(first > 0, row_max, -3.0e38)
         row_sum = gl.where(first > 0, row_sum, 0.0)
-        pairs = packed(weights, BLOCK_N, DTYPE)
+        shrink = gl.full([64], 1.0, gl.float32, ROWS)
         old_slot = slot
         old_phase = phase
         slot, phase = next_slot(slot, phase, STAGES)
         for _ in range(1, first):
-            acc, pairs, row_max, row_sum = hopper_step(
-                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
-                old_slot, old_phase, position, 0, True, k_len, scale, -1, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            acc, weights, shrink, row_max, row_sum = hopper_step(
+                acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot,
+                phase, old_slot, old_phase, position, 0, True, k_len, scale, -1, 0, 64, 0, 64, BLOCK_N, D, DTYPE
             )
             old_slot = slot
             old_phase = phase
             slot, phase = next_slot(slot, phase, STAGES)
         for u in range(hopper_count_1(i, key_tiles)):
             j = hopper_tile_1(u, i, key_tiles)
-            acc, pairs, row_max, row_sum = hopper_step(
-                acc, pairs, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
-                old_slot, old_phase, position, j, True, k_len, scale, 0, 0, 64, 0, 64, BLOCK_N, D, DTYPE
+            acc, weights, shrink, row_max, row_sum = hopper_step(
+                acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot,
+                phase, old_slot, old_phase, position, j, True, k_len, scale, 0, 0, 64, 0, 64, BLOCK_N, D, DTYPE
             )
             old_slot = slot
             old_phase = phase
@@ -1642,7 +1776,7 @@ def hopper_attend(
         q_phase ^= 1
         mbarrier.wait(v_ready.index(old_slot), old_phase)
         b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
-        acc = last_values(acc, pairs, b_v, 0, 64, DTYPE, P_LAYOUT)
+        acc = last_values(acc, weights, shrink, b_v, 0, 64, D, DTYPE)
         acc = warpgroup_mma_wait(0, deps=[acc])
         mbarrier.arrive(v_free.index(old_slot), count=1)
 
@@ -2306,7 +2440,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_38501435d05a"), mutates_args=())
+@torch.library.custom_op(unused("attention_5e1fccc43584"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2325,7 +2459,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_38501435d05a"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_5e1fccc43584"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2546,7 +2680,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_38501435d05a"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_5e1fccc43584"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2575,7 +2709,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_38501435d05a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_5e1fccc43584"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2600,7 +2734,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_38501435d05a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_5e1fccc43584"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2790,7 +2924,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_38501435d05a"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_5e1fccc43584"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
