@@ -42,8 +42,8 @@ def test_no_kernel_is_serialised_and_no_loop_spills() -> None:
         for name in ("hopper_kernel", "hopper_gradients_kernel")
     )
     assert forward == [*WORDS[:3], *[WORDS[3]] * 2, *WORDS[4:5], *WORDS[7:8], WORDS[9]]
-    # Of heads of 65 to 128.
-    assert backward == [*WORDS[:3], *[WORDS[3]] * 2, *WORDS[4:5]]
+    # Of heads of 65 to 128; with a sink, a form that splits its column beside the usual one.
+    assert backward == [WORDS[0], *[POWER] * 2, WORDS[2], *[WORDS[3]] * 2, WORDS[4]]
     for each in found:
         assert each["products"] > 0
         assert each["loops"], each
