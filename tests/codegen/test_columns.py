@@ -19,10 +19,11 @@ from sparsedsl.codegen.split_text import LongColumns, long_columns
 from sparsedsl.codegen.tiling import TILINGS
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
+from tests.codegen.gluon_emulator import EmulationError, emulated
 from tests.codegen.modules import SMALL, imported
 from tests.codegen.oracle import assert_within_rule, random_inputs
 from tests.codegen.test_deterministic import order_of_programs, quiet, same
-from tests.codegen.test_hopper import BF16, FP16, hopper_module
+from tests.codegen.test_hopper import BF16, FP16, RACE, hopper_module
 from tests.codegen.test_hopper_backward import HEAD_DIM, assert_right, poisoned
 from tests.codegen.test_kernels import expected, outcome
 
@@ -149,6 +150,16 @@ def test_hopper_equals_dense(name: str) -> None:
         asked = forced(module, shares)
         assert_right(module, pattern, random_inputs(2, 1, q_len, k_len, HEAD_DIM, dtype))
         assert asked
+
+
+def test_a_share_s_place_that_is_read_late_is_noticed() -> None:
+    told = r"( +if SPLIT:\n +block = told.*\n +if block >= 0:\n.*\n)( +mbarrier\.arrive\(v_free, count=1\)\n)"
+    source, changed = re.subn(told, r"\2\1", emit(SPLIT["window and sink"], TILINGS[0], "hopper"))
+    assert changed == 2
+    module = emulated(imported(source), programs=1)
+    forced(module, 3)
+    with pytest.raises(EmulationError, match=RACE):
+        assert_right(module, SPLIT["window and sink"], random_inputs(1, 1, 200, 200, HEAD_DIM, FP16))
 
 
 @pytest.mark.parametrize("name", IN_PARTS)

@@ -140,6 +140,28 @@ def test_orders_are_named_with_their_costs() -> None:
 # --- the module that is emitted
 
 
+def test_long_columns_are_named_where_they_are_split() -> None:
+    """Half the shares for twice the heads, none for many; the sums of shares stay the same."""
+    found = {}
+    for heads in (1, 2, 16):
+        explanation = sd.explain(power_attention(), seq_len=131072, heads=heads)
+        (layer,) = explanation.layers
+        dkdv, special = layer.parts[0].kernels[-1], layer.parts[0].hopper_backward
+        assert special is not None
+        sums = [
+            each.bytes
+            for held in (layer.backward_memory, layer.hopper_backward_memory)
+            for each in held
+            if each.name == "dk and dv of shares, float32"
+        ]
+        found[heads] = ((dkdv.split, dkdv.shares), (special.split, special.shares), sums)
+        assert ("that all later queries read" in str(explanation)) == (heads < 16)
+    # A sink of 256 keys; 64 KiB of dk and dv in float32 for each 64 of them.
+    assert found[1] == ((4, 24), (2, 24), [4 * 24 * 65536] * 2)
+    assert found[2] == ((8, 12), (4, 12), [8 * 12 * 65536] * 2)
+    assert found[16] == ((0, 1), (0, 1), [])
+
+
 @pytest.mark.parametrize(
     "pattern", [power_attention(), sd.sliding(1024), sd.sliding(256) | sd.dilated(256, 16)], ids=str
 )

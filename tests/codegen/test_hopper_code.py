@@ -46,8 +46,8 @@ def test_no_kernel_is_serialised_and_no_loop_spills() -> None:
     )
     narrow = [LISTED, *[WORDS[3]] * 2, "sliding(1024)"]
     assert forward == [*WORDS[:3], *[WORDS[3]] * 2, WORDS[4], *narrow, "sliding(1024)"]
-    # Of heads up to 128.
-    assert backward == [*WORDS[:3], *[WORDS[3]] * 2, WORDS[4], *narrow]
+    # Of heads up to 128; with a sink, a form that splits its column beside the usual one.
+    assert backward == [WORDS[0], *[POWER] * 2, WORDS[2], *[WORDS[3]] * 2, WORDS[4], *narrow]
     for each in found:
         assert each["products"] > 0
         assert each["loops"], each

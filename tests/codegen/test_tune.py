@@ -69,7 +69,7 @@ def test_every_candidate_can_be_emitted_and_the_default_comes_first(tiling: Tili
         assert each.warps in (1, 2, 4, 8)
     for each in map(as_tiles, (tried[1], tried[-1])):
         side = f"BLOCK_M: tl.constexpr = {each.block_m}\n    BLOCK_N: tl.constexpr = {each.block_n}\n"
-        assert side in emit(pattern, placed(tiling, name, each)).split(f"def {name}_kernel")[1]
+        assert side in emit(pattern, placed(tiling, name, each)).split(f"def {name}_kernel(")[1]
 
 
 def test_candidates_respect_random_choices() -> None:
