@@ -2,6 +2,7 @@
 
     python -m benchmarks.hopper                    # on one H100 or H200, in about five minutes
     python -m benchmarks.hopper --only-checks
+    python -m benchmarks.hopper --only-checks --launches 10000
 
 Every check runs in a process of its own with a time limit, so that a kernel that hangs is a failed check and no more:
 output and log-sum-exp against the plain kernels, on memory full of NaN, and the same bits again at each of many
@@ -38,8 +39,9 @@ from sparsedsl.live import live_pairs
 from sparsedsl.patterns.power import power_attention
 
 BF16, FP16 = torch.bfloat16, torch.float16
-# A process's time limit, most of it for compilation; how many run at a time; how often a kernel is launched again.
-LIMIT_S, AT_ONCE, AGAIN = 120, 6, 50
+# A process's time limit, most of it for compilation, and what each launch adds to it; how many run at a time; how often
+# a kernel is launched again.
+LIMIT_S, LAUNCH_S, AT_ONCE, AGAIN = 120, 0.02, 6, 50
 FARTHEST, FARTHEST_LSE = 5e-3, 1e-3
 TIMED, DIRECTIONS = (*CASES, DENSE), ("forward", "backward")
 SETTINGS = Settings("cuda", (32768, 131072), 16, 128, BF16, rounds=8)
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("The kernels for Hopper need a GPU of compute capability 9.0, and there is none.")
         return 2
     if options.check is not None:
-        return run_check(CHECKS[options.check])
+        return run_check(CHECKS[options.check], options.launches)
     if options.warm is not None:
         for length in SETTINGS.lengths:
             for direction in DIRECTIONS:
@@ -106,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         # Beside the checks, the compilers' caches are filled for what is timed. What fails there fails again below.
         warm = [] if options.only_checks else [pool.submit(outcome, "--warm", place) for place in range(len(TIMED))]
-        complaints = [text for text in pool.map(complaint, range(len(CHECKS))) if text]
+        found = pool.map(lambda number: complaint(number, options.launches), range(len(CHECKS)))
+        complaints = [text for text in found if text]
         statuses = [each.result() is None for each in warm]
     say(f"compiled ahead: {sum(statuses)} of {len(statuses)} cases")
     say(f"{len(CHECKS)} checks, {len(complaints)} failed: {perf_counter() - start:.0f} s")
@@ -119,28 +122,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def complaint(number: int) -> str | None:
+def complaint(number: int, launches: int = AGAIN) -> str | None:
     """What was wrong with a check, run in a process of its own."""
-    text = outcome("--check", number)
+    text = outcome("--check", number, launches)
     return None if text is None else f"{CHECKS[number].name}: {text}"
 
 
-def outcome(option: str, number: int) -> str | None:
+def outcome(option: str, number: int, launches: int = AGAIN) -> str | None:
     """Run one part of this script in a process of its own; what was wrong, or None."""
-    command = [sys.executable, "-m", "benchmarks.hopper", option, str(number)]
+    command = [sys.executable, "-m", "benchmarks.hopper", option, str(number), "--launches", str(launches)]
     environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    limit = LIMIT_S + LAUNCH_S * launches
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
-        return f"not done after {LIMIT_S} s"
+        return f"not done after {limit:.0f} s"
     if done.returncode == 0:
         sys.stderr.write(done.stderr)
         return None
     return done.stderr[-1500:] or f"exit status {done.returncode}"
 
 
-def run_check(check: Check) -> int:
-    """Compare both backends on one check; the exit status."""
+def run_check(check: Check, launches: int) -> int:
+    """Compare both backends on one check, and so many launches with each other; the exit status."""
     torch.manual_seed(0)
     shapes = ((check.heads, check.q_len), (check.key_heads, check.k_len), (check.key_heads, check.k_len))
     tensors = [torch.randn(2, h, n, check.head_dim, device="cuda", dtype=check.dtype) for h, n in shapes]
@@ -148,7 +152,7 @@ def run_check(check: Check) -> int:
     want, want_lse = plain(*tensors, return_lse=True)
     poison(want)
     out, lse = special(*tensors, return_lse=True)
-    for _ in range(AGAIN):
+    for _ in range(launches):
         again, again_lse = special(*tensors, return_lse=True)
         if not (torch.equal(out, again) and torch.equal(lse, again_lse)):
             say("other bits at another launch")
@@ -159,7 +163,7 @@ def run_check(check: Check) -> int:
     same = torch.equal(live, lse > float("-inf")) and bool((out[~live] == 0).all())
     wrong = not (far <= FARTHEST and far_lse <= FARTHEST_LSE and same and not out.isnan().any())
     if check.gradients:
-        far = max(far, *gradient_distances(special, plain, tensors))
+        far = max(far, *gradient_distances(special, plain, tensors, launches))
         wrong |= not far <= 2 * FARTHEST
     codes = list(codes_of(special))
     notes = [f"{name}: {text}" for name, code in codes for text in code.complaints]
@@ -175,13 +179,15 @@ def poison(like: Tensor) -> None:
     del taken
 
 
-def gradient_distances(special: CompiledAttention, plain: CompiledAttention, tensors: list[Tensor]) -> Iterator[float]:
+def gradient_distances(
+    special: CompiledAttention, plain: CompiledAttention, tensors: list[Tensor], launches: int
+) -> Iterator[float]:
     """How far dq, dk and dv of the two are apart, at each of many launches; dk and dv repeat to the bit."""
     leaves = [each.detach().requires_grad_() for each in tensors]
     outputs = [attention(*leaves).float().sin().sum() for attention in (plain, special)]
     want = torch.autograd.grad(outputs[0], leaves)
     first = None
-    for _ in range(AGAIN):
+    for _ in range(launches):
         poison(want[0].float())
         found = torch.autograd.grad(outputs[1], leaves, retain_graph=True)
         first = first or found
@@ -255,6 +261,7 @@ def say(text: str) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hopper")
     parser.add_argument("--only-checks", action="store_true", help="time nothing")
+    parser.add_argument("--launches", type=int, default=AGAIN, help=f"of each kernel in each check (default: {AGAIN})")
     parser.add_argument("--check", type=int, choices=range(len(CHECKS)), help=argparse.SUPPRESS)
     parser.add_argument("--warm", type=int, choices=range(len(TIMED)), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
