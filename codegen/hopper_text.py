@@ -14,6 +14,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDescriptor
 """
 
+COPIES = """
+# Triton 3.8 gave both another name.
+copy_in = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+copy_out = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+"""
+
 SHARED = '''
 @gluon.jit
 def next_slot(slot, phase, STAGES: gl.constexpr):
@@ -29,7 +35,7 @@ def bring(desc, place, ready, free, smem, slot, phase, BYTES: gl.constexpr):
     """One tile from memory into a slot of a ring, once its readers have left it."""
     mbarrier.wait(free.index(slot), phase)
     mbarrier.expect(ready.index(slot), BYTES)
-    tma.async_copy_global_to_shared(desc, place, ready.index(slot), smem.index(slot))
+    copy_in(desc, place, ready.index(slot), smem.index(slot))
 
 
 @gluon.jit
@@ -324,7 +330,7 @@ ${merge_out}            # The copy engine writes no row before the first of the 
                     o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
                     fence_async_shared()
                     o_at = [i_b, i_h, ${c}position - q_start, 0]
-                    tma.async_copy_shared_to_global(o_desc, o_at, o_smem.index(W))
+                    copy_out(o_desc, o_at, o_smem.index(W))
                 else:
                     gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
             else:

@@ -7,7 +7,7 @@ from textwrap import indent
 from sparsedsl.codegen import hopper_text
 
 # Holes of the module's imports. Where the kernels for Hopper are asked for by name, Triton must have their language.
-FORCED_IMPORTS = {"hopper_imports": hopper_text.IMPORTS}
+FORCED_IMPORTS = {"hopper_imports": hopper_text.IMPORTS, "guarded_imports": hopper_text.COPIES}
 CHOSEN_IMPORTS = {
     "json_import": "import json\n",
     "look_imports": "import re\nimport subprocess\nimport warnings\n",
@@ -16,7 +16,7 @@ CHOSEN_IMPORTS = {
     "hopper_imports": "from triton import knobs\nfrom triton.runtime.cache import get_cache_manager\n",
     "guarded_imports": f"""
 try:
-{indent(hopper_text.IMPORTS, "    ")}
+{indent(hopper_text.IMPORTS + hopper_text.COPIES, "    ")}
     NO_GLUON = ""
 except Exception as error:
     # Gluon is experimental, and may be missing or another one. What is defined with these names below is never run.

@@ -535,7 +535,8 @@ def emulated(module: ModuleType, programs: int = 2) -> ModuleType:
         if isinstance(each, KernelInterface):
             setattr(module, name, Kernel(each.fn))
     names = {
-        "gl": language, "tl": language, "mbarrier": barrier, "tma": copies, "fence_async_shared": _fence,
+        "gl": language, "tl": language, "mbarrier": barrier, "tma": copies, "copy_in": _bring, "copy_out": _put,
+        "fence_async_shared": _fence,
         "warpgroup_mma": _multiply, "warpgroup_mma_wait": _multiplied, "HopperDescriptor": Descriptor,
         "is_hopper": lambda device: True, "ran_on_hopper": partial(_ran, module),
         "multiprocessors": lambda device: programs,

@@ -68,13 +68,17 @@ try:
     )
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDescriptor
 
+    # Triton 3.8 gave both another name.
+    copy_in = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+    copy_out = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+
     NO_GLUON = ""
 except Exception as error:
     # Gluon is experimental, and may be missing or another one. What is defined with these names below is never run.
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "151600aa1b0e"
+DIGEST = "90626010edac"
 
 
 @triton.jit
@@ -1425,7 +1429,7 @@ def bring(desc, place, ready, free, smem, slot, phase, BYTES: gl.constexpr):
     """One tile from memory into a slot of a ring, once its readers have left it."""
     mbarrier.wait(free.index(slot), phase)
     mbarrier.expect(ready.index(slot), BYTES)
-    tma.async_copy_global_to_shared(desc, place, ready.index(slot), smem.index(slot))
+    copy_in(desc, place, ready.index(slot), smem.index(slot))
 
 
 @gluon.jit
@@ -1847,7 +1851,7 @@ def hopper_attend(
                 o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
                 fence_async_shared()
                 o_at = [i_b, i_h, position - q_start, 0]
-                tma.async_copy_shared_to_global(o_desc, o_at, o_smem.index(W))
+                copy_out(o_desc, o_at, o_smem.index(W))
             else:
                 gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
         else:
@@ -3102,7 +3106,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_151600aa1b0e"), mutates_args=())
+@torch.library.custom_op(unused("attention_90626010edac"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3121,7 +3125,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_151600aa1b0e"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_90626010edac"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3342,7 +3346,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_151600aa1b0e"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_90626010edac"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3371,7 +3375,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_151600aa1b0e"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_90626010edac"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3396,7 +3400,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_151600aa1b0e"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_90626010edac"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3586,7 +3590,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_151600aa1b0e"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_90626010edac"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
