@@ -240,7 +240,7 @@ class HopperBackwardText:
         constants = ", constants" if self.look_up else ""
         q_free, do_free = (self.order.holes[name] for name in ("q_free", "do_free"))
         return [
-            f"{self.order.results} = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, keys_slot, k_smem, v_smem, "
+            f"{self.order.results} = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, next_phase, k_smem, v_smem, "
             f"q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, {q_free}do_ready, {do_free}ds_ready, "
             f"ds_free, slot, phase, step, dq_blocks_ptr, {carried}, j, scale{constants}, "
             f"{which}, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE)",

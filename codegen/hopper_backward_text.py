@@ -140,14 +140,12 @@ def hopper_add_gradients${p}(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D // 2, 16])
-    DTYPE: gl.constexpr = k_smem.dtype
+${dq_layout}    DTYPE: gl.constexpr = k_smem.dtype
 ${own_key_heads}    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
     step = 0
-    next_phase = 0
-    keys_slot = 0
+    next_phase = 0  # of what comes once a key tile; and which of its two slots K is in
     keys_phase = 0
     work = gl.program_id(0)
     while work < works:
@@ -156,14 +154,14 @@ ${own_work}
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
         mbarrier.wait(v_ready, next_phase)
         many = told(many_smem, 0)
-        mbarrier.wait(k_ready.index(keys_slot), keys_phase)
+        mbarrier.wait(k_ready.index(next_phase), keys_phase)
         if many > 0:
 ${column}        else:
 ${told_share}            mbarrier.arrive(v_free, count=1)
-        mbarrier.arrive(k_free.index(keys_slot), count=1)
-        dk *= softmax_scale
-${both_done}${store}
-        keys_slot, keys_phase = next_slot(keys_slot, keys_phase, 2)
+        mbarrier.arrive(k_free.index(next_phase), count=1)
+${both_done}        dk *= softmax_scale
+${store}
+        keys_phase ^= next_phase
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
             work = told(next_smem, 0)
@@ -260,7 +258,7 @@ STAGING = """\
 
 BOTH_DONE = """\
         # Both have multiplied all dS, whose memory dk and dv go out through.
-        mbarrier.wait(k_free.index(keys_slot), keys_phase)
+        mbarrier.wait(k_free.index(next_phase), keys_phase)
 """
 
 LAST_COPIED = """\

@@ -47,7 +47,7 @@ LAST_DK = """\
             # V is read no more; dk and dq of the last query tile.
 ${told_share}            mbarrier.arrive(v_free, count=1)
             old_slot = gl.where(slot == 0, STAGES, slot) - 1
-            b_k = k_smem.index(keys_slot).reshape([BLOCK_N, D])
+            b_k = k_smem.index(next_phase).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
 """
@@ -129,7 +129,9 @@ ${next}
 AHEAD_STEP = (
     START
     + """\
-    new_slot, new_phase = next_slot(slot, phase, STAGES)
+    # As `next_slot` has it, in a register less.
+    new_slot = gl.where(slot == STAGES - 1, 0, slot + 1)
+    new_phase = gl.where(slot == STAGES - 1, phase ^ 1, phase)
     mbarrier.wait(do_ready.index(turn), turn_phase)
     if OLD:
         b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
@@ -178,7 +180,7 @@ AHEAD_COLUMN = (
             mbarrier.wait(q_ready.index(slot), phase)
             row = told(row_smem, slot)
             place = told(place_smem, slot)
-            b_k = k_smem.index(keys_slot).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
+            b_k = k_smem.index(next_phase).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
             b_q = q_smem.index(slot).reshape([BLOCK_M, D])
             zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
             b_s = warpgroup_mma(b_k, b_q.permute((1, 0)), zeros, use_acc=False, is_async=True)
@@ -232,6 +234,7 @@ OWN_SCORES = StepOrder(
         "q_free": "q_free, ",
         "do_free": "do_free, ",
         "freed": "q_free, do_free, ",
+        "dq_layout": "    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D // 2, 16])\n",
         "allocate_free": """\
     q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     do_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
@@ -258,6 +261,6 @@ SCORES_AHEAD = StepOrder(
         "what": "dP, dv and dS of one query tile, dk and dq of the one before where OLD, scores of the one after where NEXT.",
         "when": "What comes of it is added to memory under the next tile's scores.",
         "freed": "ds_free, ",
-        **dict.fromkeys(("q_free", "do_free", "allocate_free", "init_q_free", "init_do_free"), ""),
+        **dict.fromkeys(("q_free", "do_free", "dq_layout", "allocate_free", "init_q_free", "init_do_free"), ""),
     },
 )
