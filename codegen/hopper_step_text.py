@@ -13,7 +13,8 @@ START = '''
 @gluon.jit
 def hopper_gradient_step${p}(
     dk, dv, pairs, keys_slot, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-    ${q_free}do_ready, ${do_free}ds_ready, ds_free, slot, phase, step, dq_ptr, ${carried}, old_row, j, scale${constants},
+    ${q_free}do_ready, ${do_free}ds_ready, ds_free, slot, phase, step, dq_ptr, ${carried}, old_row, j,
+    scale${constants},
     OLD: gl.constexpr, ${next}W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
     D: gl.constexpr, STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
@@ -205,16 +206,15 @@ ${last}
 
 @dataclass(frozen=True, slots=True)
 class StepOrder:
-    """An order of products: the texts of a step and of a key tile's steps, and what the kernel around them says of it."""
+    """An order of products: the texts of a step and of a key tile's steps, and what stands around them."""
 
     step: str
     column: str
     # What a step gives; the calls of a column: their place in it, spaces before them, what they carry on, OLD and NEXT.
     results: str
     calls: tuple[tuple[str, int, str, str], ...]
-    # What the loading warp waits for before it brings Q.
+    # The barrier and phase that the loading warp waits for before it brings Q; the barriers before dO.
     freed: str
-    # The same before dO.
     do_freed: str
     holes: dict[str, str]
 
@@ -229,7 +229,7 @@ OWN_SCORES = StepOrder(
     {
         "carried": "b_dq, dq_row",
         "next": "",
-        "what": "Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.",
+        "what": "Scores, dP, dv and dS of one query tile; where OLD, dk and dq of the one before, whose dS is `pairs`.",
         "when": "What comes of it is added to memory in the next step, under products.",
         "q_free": "q_free, ",
         "do_free": "do_free, ",
@@ -258,7 +258,7 @@ SCORES_AHEAD = StepOrder(
     {
         "carried": "b_s, row, place",
         "next": "NEXT: gl.constexpr, ",
-        "what": "dP, dv and dS of one query tile, dk and dq of the one before where OLD, scores of the one after where NEXT.",
+        "what": "dP, dv, dS of a query tile; where OLD, dk and dq of the one before; where NEXT, scores of the next.",
         "when": "What comes of it is added to memory under the next tile's scores.",
         "freed": "ds_free, ",
         **dict.fromkeys(("q_free", "do_free", "dq_layout", "allocate_free", "init_q_free", "init_do_free"), ""),

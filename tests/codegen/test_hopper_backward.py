@@ -211,7 +211,11 @@ ORDERS = {
                 "warpgroup_mma_wait(1, deps=[b_s])",
                 RACE,
             ),
-            "dP not waited for": (r"warpgroup_mma_wait\(1, deps=\[b_dp\]\)", "warpgroup_mma_wait(2, deps=[b_dp])", RACE),
+            "dP not waited for": (
+                r"warpgroup_mma_wait\(1, deps=\[b_dp\]\)",
+                "warpgroup_mma_wait(2, deps=[b_dp])",
+                RACE,
+            ),
             "dS overwritten early": (
                 r"mbarrier\.wait\(ds_free\.index\(turn \^ 1\), \(\(step - 1\) >> 1\) & 1\)",
                 "pass",
@@ -248,7 +252,8 @@ OTHERS = [
 
 def test_windows_begin_scores_ahead_others_do_not() -> None:
     for pattern in (*ONE_RUN, *OTHERS):
-        found = [scores_ahead(programs) for part in planning.plan(pattern).parts if (programs := gradient_programs(part))]
+        parts = [gradient_programs(part) for part in planning.plan(pattern).parts]
+        found = [scores_ahead(programs) for programs in parts if programs]
         assert found == [pattern in ONE_RUN], pattern
 
 

@@ -72,7 +72,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "7653c3504eb0"
+DIGEST = "62d8c406ba67"
 
 
 @triton.jit
@@ -2000,11 +2000,12 @@ def hopper_dq_kernel(
 @gluon.jit
 def hopper_gradient_step(
     dk, dv, pairs, keys_slot, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-    do_ready, ds_ready, ds_free, slot, phase, step, dq_ptr, b_s, row, place, old_row, j, scale,
+    do_ready, ds_ready, ds_free, slot, phase, step, dq_ptr, b_s, row, place, old_row, j,
+    scale,
     OLD: gl.constexpr, NEXT: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
     D: gl.constexpr, STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
-    """dP, dv and dS of one query tile, dk and dq of the one before where OLD, scores of the one after where NEXT.
+    """dP, dv, dS of a query tile; where OLD, dk and dq of the one before; where NEXT, scores of the next.
 
     Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
     that of all keys with half the columns of K. What comes of it is added to memory under the next tile's scores.
@@ -3061,7 +3062,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_7653c3504eb0"), mutates_args=())
+@torch.library.custom_op(unused("attention_62d8c406ba67"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3080,7 +3081,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_7653c3504eb0"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_62d8c406ba67"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3301,7 +3302,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_7653c3504eb0"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_62d8c406ba67"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3330,7 +3331,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_7653c3504eb0"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_62d8c406ba67"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3355,7 +3356,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_7653c3504eb0"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_62d8c406ba67"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3545,7 +3546,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_7653c3504eb0"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_62d8c406ba67"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

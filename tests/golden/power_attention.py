@@ -74,7 +74,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "6c42cc02dfd4"
+DIGEST = "4e8f89b03998"
 
 
 @triton.jit
@@ -2048,11 +2048,12 @@ def hopper_dq_kernel(
 @gluon.jit
 def hopper_gradient_step(
     dk, dv, pairs, keys_slot, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-    q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j, scale,
+    q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j,
+    scale,
     OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
     D: gl.constexpr, STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
-    """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
+    """Scores, dP, dv and dS of one query tile; where OLD, dk and dq of the one before, whose dS is `pairs`.
 
     Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
     that of all keys with half the columns of K. What comes of it is added to memory in the next step, under products.
@@ -3110,7 +3111,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_6c42cc02dfd4"), mutates_args=())
+@torch.library.custom_op(unused("attention_4e8f89b03998"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3129,7 +3130,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_6c42cc02dfd4"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_4e8f89b03998"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3350,7 +3351,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_6c42cc02dfd4"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_4e8f89b03998"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3379,7 +3380,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_6c42cc02dfd4"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_4e8f89b03998"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3404,7 +3405,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_6c42cc02dfd4"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_4e8f89b03998"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3594,7 +3595,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_6c42cc02dfd4"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_4e8f89b03998"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
