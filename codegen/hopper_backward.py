@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 
 from sparsedsl.codegen import hopper_backward_launch, hopper_backward_text
 from sparsedsl.codegen.hopper import counter, filled_text, indented, walk_text
-from sparsedsl.codegen.hopper_choice import GRADIENT_TILES, GRADIENT_WIDTH, TOO_NARROW, column_counts, uneven
+from sparsedsl.codegen.hopper_choice import (
+    GRADIENT_TILES,
+    GRADIENT_WIDTH,
+    TOO_NARROW,
+    column_counts,
+    scores_ahead,
+    uneven,
+)
+from sparsedsl.codegen.hopper_step_text import OWN_SCORES, SCORES_AHEAD
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText, argument_lines
 from sparsedsl.codegen.programs import LoopProgram
@@ -38,6 +46,7 @@ class HopperBackwardText:
         columns: LongColumns | None = None,
     ) -> None:
         self.text, self.programs, self.early_tiles, self.columns = text, programs, early_tiles, columns
+        self.order = SCORES_AHEAD if scores_ahead(programs) else OWN_SCORES
         self.walks: list[str] = []
         self.masks: list[str] = []
         self.names = Names("j", "i", "first_row_tile", "row_tiles", masks.constants, "tl.load(constants + {})")
@@ -57,7 +66,8 @@ class HopperBackwardText:
         """The kernels and the functions they call."""
         holes = self.holes
         texts = [filled_text(each, holes) for each in self.walks]
-        texts += [filled_text(each, holes) for each in (hopper_backward_launch.ROWS, hopper_backward_text.KERNELS)]
+        fixed = (hopper_backward_launch.ROWS, self.order.step, hopper_backward_text.KERNELS)
+        texts += [filled_text(each, holes) for each in fixed]
         return "\n".join(piece for line in "".join(texts).splitlines() for piece in broken(line)) + "\n"
 
     def launch(self) -> str:
@@ -91,6 +101,7 @@ class HopperBackwardText:
         results = ["dk_desc", "dv_desc"] if single else ["dk_ptr", "dv_ptr"]
         results += ["before_dk_ptr", "before_dv_ptr"] if later else []
         one = "1, " if in_classes else ""
+        shares = hopper_holes(self.columns, self._store(own, single, later))
         return own | {
             "block_m": str(GRADIENT_TILES.block_m),
             "block_n": str(GRADIENT_TILES.block_n),
@@ -116,15 +127,17 @@ class HopperBackwardText:
             "own_work": indented([*self._work_lines(), *(_HEAD_LINES if single else ())], 8),
             "bring_loops": indented(self._loop_lines(self._bring_body), 12),
             "count_lines": indented(self._count_lines(), 8),
-            "first_step": indented(self._step_lines(old=False), 12),
-            "next_step": indented(self._step_lines(old=True), 16),
             "one": one,
             "staging": filled_text(hopper_backward_text.STAGING, {"one": one}) if single else "",
             "staging_name": "o_smem, " if single else "",
+            "both_done": hopper_backward_text.BOTH_DONE if single else "",
+            "last_copied": hopper_backward_text.LAST_COPIED if single else "",
             "last_wait": "\n    tma.store_wait(0)" if single else "",
             "dynamic": str(handed_out),
             "counter": counter(handed_out),
-            **hopper_holes(self.columns, self._store(own, single, later)),
+            "column": self._column(shares["told_share"]),
+            **self.order.holes,
+            **shares,
             **hopper_launch_holes(self.columns, own, GRADIENT_TILES.block_m, GRADIENT_TILES.block_n),
         }
 
@@ -210,20 +223,27 @@ class HopperBackwardText:
             f"for u in range({'first_u, end_u' if share else count}):",
             f"    i = {tile}",
             f"    q_at = [i_b, i_h, {c}i * BLOCK_M - q_start, 0]",
-            f"    bring_queries(q_desc, rows_desc, q_at, head_row + i, {place}, q_ready, q_free, q_smem, rows_smem, "
-            "row_smem, place_smem, slot, phase, QUERY_BYTES)",
+            f"    bring_queries(q_desc, rows_desc, q_at, head_row + i, {place}, q_ready, {self.order.freed}, "
+            "q_smem, rows_smem, row_smem, place_smem, slot, QUERY_BYTES)",
             "    slot, phase = next_slot(slot, phase, STAGES)",
-            "    bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)",
+            f"    bring(do_desc, q_at, do_ready, {self.order.do_freed}, do_smem, turn, turn_phase, BLOCK_M * D * 2)",
             "    turn, turn_phase = next_slot(turn, turn_phase, 2)",
         ]
 
-    def _step_lines(self, old: bool) -> list[str]:
+    def _column(self, told_share: str) -> str:
+        """The steps of a key tile."""
+        order = self.order
+        calls = {name: indented(self._step_lines(carried, which), deep) for name, deep, carried, which in order.calls}
+        return filled_text(order.column, calls | {"told_share": told_share})
+
+    def _step_lines(self, carried: str, which: str) -> list[str]:
         constants = ", constants" if self.look_up else ""
+        q_free, do_free = (self.order.holes[name] for name in ("q_free", "do_free"))
         return [
-            f"dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, k_smem, v_smem, "
-            "q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free, do_ready, do_free, ds_ready, "
-            f"ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row, {'row' if old else '0'}, j, scale{constants}, "
-            f"{old}, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE)",
+            f"{self.order.results} = hopper_gradient_step{self.text.suffix}(dk, dv, pairs, next_phase, k_smem, v_smem, "
+            f"q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, {q_free}do_ready, {do_free}ds_ready, "
+            f"ds_free, slot, phase, step, dq_blocks_ptr, {carried}, j, scale{constants}, "
+            f"{which}, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE)",
             "slot, phase = next_slot(slot, phase, STAGES)",
             "step += 1",
         ]

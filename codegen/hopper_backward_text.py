@@ -5,20 +5,20 @@ from __future__ import annotations
 SHARED = '''
 @gluon.jit
 def bring_queries(
-    q_desc, rows_desc, at, row, place, ready, free, q_smem, rows_smem, row_smem, place_smem, slot, phase,
+    q_desc, rows_desc, at, row, place, ready, free, phase, q_smem, rows_smem, row_smem, place_smem, slot,
     BYTES: gl.constexpr,
 ):
-    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it.
+    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it: `free`.
 
     `row` is the tile's number among all, `place` tells its number in its head, and its mask.
     """
-    mbarrier.wait(free.index(slot), phase)
+    mbarrier.wait(free, phase)
     tell(row_smem, slot, row)
     tell(place_smem, slot, place)
     mbarrier.arrive(ready.index(slot), count=1)
     mbarrier.expect(ready.index(slot), BYTES)
-    tma.async_copy_global_to_shared(q_desc, at, ready.index(slot), q_smem.index(slot))
-    tma.async_copy_global_to_shared(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
+    copy_in(q_desc, at, ready.index(slot), q_smem.index(slot))
+    copy_in(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
 
 
 @gluon.jit
@@ -28,7 +28,7 @@ def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexp
     mbarrier.wait(ds_ready.index(turn), (step >> 1) & 1)
     b_dq = gl.zeros([BLOCK_M, HALF], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16]))
     for half in gl.static_range(2):
-        b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
+        b_ds = ds_smem.index(2 * half + turn).permute((1, 0))
         b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * HALF, HALF, 1), b_dq, is_async=True)
     return b_dq
 
@@ -83,73 +83,9 @@ ${tile_lines}
 KERNELS = '''
 
 @gluon.jit
-def hopper_gradient_step${p}(
-    dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free,
-    do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j, scale${constants},
-    OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, DTYPE: gl.constexpr,
-):
-    """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
-
-    Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
-    that of all keys with half the columns of K. What comes of it is added to memory in the next step, under products.
-    """
-    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
-    O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    LEFT: gl.constexpr = 2 if OLD else 1
-    # Always 0, which the compiler can't know: hoisted, all addresses in K and V would crowd the registers.
-    never = step >> 30
-    b_k = k_smem.index(never).reshape([BLOCK_N, D])
-    b_v = v_smem.index(never).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
-    # dO and dS have two slots each.
-    turn = step & 1
-    turn_phase = (step >> 1) & 1
-    old_slot = gl.where(slot == 0, STAGES, slot) - 1
-    b_do = do_smem.index(turn).reshape([BLOCK_M, D])
-    rows = rows_smem.index(slot).reshape([2, BLOCK_M])
-    zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
-    mbarrier.wait(q_ready.index(slot), phase)
-    row = told(row_smem, slot)
-${place}    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
-    b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), zeros, use_acc=False, is_async=True)
-    if OLD:
-        b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
-        dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
-        if dq_row >= 0:
-            add_block(dq_ptr, dq_row, W, b_dq, D // 2)
-    mbarrier.wait(do_ready.index(turn), turn_phase)
-    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
-    b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
-    b_s = warpgroup_mma_wait(LEFT, deps=[b_s])
-    b_p = gl.exp2(b_s * scale - b_lse)
-${step_mask}    if OLD:
-        dk = warpgroup_mma_wait(1, deps=[dk])
-        mbarrier.arrive(q_free.index(old_slot), count=1)
-    b_dp = warpgroup_mma_wait(0, deps=[b_dp])
-    dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
-    b_ds = b_p * (b_dp + rows.slice(1, 1, 0).load(S_LAYOUT))
-    mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
-    ds_smem.index(2 * turn + W).store(b_ds.to(DTYPE))
-    fence_async_shared()
-    mbarrier.arrive(ds_ready.index(turn), count=1)
-    if OLD:
-        b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
-        dv = warpgroup_mma_wait(2, deps=[dv])
-        mbarrier.arrive(do_free.index(turn), count=1)
-        b_dq = warpgroup_mma_wait(0, deps=[b_dq])
-        mbarrier.arrive(ds_free.index(turn ^ 1), count=1)
-        dq_row = old_row
-    else:
-        dv = warpgroup_mma_wait(0, deps=[dv])
-        mbarrier.arrive(do_free.index(turn), count=1)
-    return dk, dv, packed(b_ds, BLOCK_M, DTYPE), row, b_dq, dq_row
-
-
-@gluon.jit
 def hopper_bring_gradients${p}(
     ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
-    row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
+    row_smem, place_smem, many_smem, q_ready, do_ready, ${freed}k_ready, k_free, v_ready, v_free, next_smem,
     next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,${key_scalars}
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,${more}
 ):
@@ -162,19 +98,21 @@ def hopper_bring_gradients${p}(
     turn = 0
     turn_phase = 1
     next_phase = 1
+    keys_slot = 0
+    keys_phase = 1
     work = gl.program_id(0)
     while work < works:
 ${work}
 ${count_lines}
         at = [i_b, i_g, ${c}j * BLOCK_N, 0]
+        # K has two slots, and so comes while the tile before is worked.
+        bring(k_desc, at, k_ready, k_free, k_smem, keys_slot, keys_phase, BLOCK_N * D * 2)
+        keys_slot, keys_phase = next_slot(keys_slot, keys_phase, 2)
         mbarrier.wait(v_free, next_phase)
         tell(many_smem, 0, total)
 ${tell_share}        mbarrier.arrive(v_ready, count=1)
         mbarrier.expect(v_ready, BLOCK_N * D * 2)
-        tma.async_copy_global_to_shared(v_desc, at, v_ready, v_smem.index(0))
-        mbarrier.wait(k_free, next_phase)
-        mbarrier.expect(k_ready, BLOCK_N * D * 2)
-        tma.async_copy_global_to_shared(k_desc, at, k_ready, k_smem.index(0))
+        copy_in(v_desc, at, v_ready, v_smem.index(0))
         for i_h in range(i_g * group, (i_g + 1) * group):
             head_row = ${head_row}
 ${bring_loops}
@@ -192,8 +130,8 @@ ${bring_loops}
 def hopper_add_gradients${p}(
     ${constants_first}${results}dq_blocks_ptr,
     scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
-    ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
-    do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+    ${staging_name}row_smem, place_smem, many_smem, q_ready, ${q_free}do_ready,
+    ${do_free}ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
     heads, group, works,${key_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
     DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr,${more}
@@ -202,13 +140,13 @@ def hopper_add_gradients${p}(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D // 2, 16])
-    DTYPE: gl.constexpr = k_smem.dtype
+${dq_layout}    DTYPE: gl.constexpr = k_smem.dtype
 ${own_key_heads}    key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
     step = 0
-    next_phase = 0
+    next_phase = 0  # of what comes once a key tile; and which of its two slots K is in
+    keys_phase = 0
     work = gl.program_id(0)
     while work < works:
 ${own_work}
@@ -216,33 +154,14 @@ ${own_work}
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
         mbarrier.wait(v_ready, next_phase)
         many = told(many_smem, 0)
-        mbarrier.wait(k_ready, next_phase)
+        mbarrier.wait(k_ready.index(next_phase), keys_phase)
         if many > 0:
-            pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
-            b_dq = gl.zeros([BLOCK_M, D // 2], gl.float32, DQ_LAYOUT)
-            dq_row = work - works  # negative: there is none yet
-${first_step}
-            for _ in range(1, many):
-${next_step}
-            # V is read no more; dk and dq of the last query tile.
+${column}        else:
 ${told_share}            mbarrier.arrive(v_free, count=1)
-            old_slot = gl.where(slot == 0, STAGES, slot) - 1
-            b_k = k_smem.index(0).reshape([BLOCK_N, D])
-            b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
-            dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
-            if dq_row >= 0:
-                add_block(dq_blocks_ptr, dq_row, W, b_dq, D // 2)
-            b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
-            dk = warpgroup_mma_wait(2, deps=[dk])
-            mbarrier.arrive(q_free.index(old_slot), count=1)
-            b_dq = warpgroup_mma_wait(0, deps=[b_dq])
-            mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
-            add_block(dq_blocks_ptr, row, W, b_dq, D // 2)
-        else:
-${told_share}            mbarrier.arrive(v_free, count=1)
-        mbarrier.arrive(k_free, count=1)
-        dk *= softmax_scale
+        mbarrier.arrive(k_free.index(next_phase), count=1)
+${both_done}        dk *= softmax_scale
 ${store}
+        keys_phase ^= next_phase
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
             work = told(next_smem, 0)
@@ -269,16 +188,14 @@ def hopper_gradients_kernel${p}(
     rows_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 2, BLOCK_M], rows_desc.layout)
     do_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}BLOCK_M, D], do_desc.layout)
     ds_smem = gl.allocate_shared_memory(DTYPE, [4, 64, BLOCK_M], DS_LAYOUT)
-    k_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
+    k_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
     v_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, ${one}BLOCK_N, D], v_desc.layout)
 ${staging}    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     do_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    do_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    ds_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+${allocate_free}    ds_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    k_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    k_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     v_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     v_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
@@ -292,14 +209,12 @@ ${allocate_share}    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUM
     mbarrier.init(next_free, count=2)
     for stage in gl.static_range(STAGES):
         mbarrier.init(q_ready.index(stage), count=2)
-        mbarrier.init(q_free.index(stage), count=2)
-    for stage in gl.static_range(2):
+${init_q_free}    for stage in gl.static_range(2):
         mbarrier.init(do_ready.index(stage), count=1)
-        mbarrier.init(do_free.index(stage), count=2)
-        mbarrier.init(ds_ready.index(stage), count=2)
+${init_do_free}        mbarrier.init(ds_ready.index(stage), count=2)
         mbarrier.init(ds_free.index(stage), count=2)
-    mbarrier.init(k_ready, count=1)
-    mbarrier.init(k_free, count=2)
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
     mbarrier.init(v_ready, count=2)
     mbarrier.init(v_free, count=2)
     fence_async_shared()
@@ -310,22 +225,22 @@ ${allocate_share}    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUM
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
                 scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
-                ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
-                do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+                ${staging_name}row_smem, place_smem, many_smem, q_ready, ${q_free}do_ready,
+                ${do_free}ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,${key_scalars}
                 W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,${split}
             )),
             (hopper_add_gradients${p}, (
                 ${constants_first}${results}dq_blocks_ptr,
                 scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
-                ${staging_name}row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
-                do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+                ${staging_name}row_smem, place_smem, many_smem, q_ready, ${q_free}do_ready,
+                ${do_free}ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,${key_scalars}
                 W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,${split}
             )),
             (hopper_bring_gradients${p}, (
                 ${constants_first}q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
-                rows_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free,
+                rows_smem, row_smem, place_smem, many_smem, q_ready, do_ready, ${freed}k_ready, k_free,
                 v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles,
                 heads, group, works,${key_scalars}
                 BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC,${split}
@@ -336,21 +251,32 @@ ${allocate_share}    next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], NUM
     )
 '''
 
+# dk and dv go out through the memory of the warpgroup's own dS, of which they take all, or for narrow heads the start.
 STAGING = """\
-    o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}64, D], dk_desc.layout)
+    o_smem = seen_as(ds_smem, DTYPE, [4 * BLOCK_M // D, 1, 1, ${one}64, D], dk_desc.layout)
+"""
+
+BOTH_DONE = """\
+        # Both have multiplied all dS, whose memory dk and dv go out through.
+        mbarrier.wait(k_free.index(next_phase), keys_phase)
+"""
+
+LAST_COPIED = """\
+    if not OLD:
+        tma.store_wait(0)
 """
 
 STORE_TILE = """\
-        staged = o_smem.index(W)
+        staged = o_smem.index(W * (2 * BLOCK_M // D))
         at = [i_b, i_g, ${c}j * BLOCK_N + W * 64, 0]
         tma.store_wait(0)
         staged.reshape([64, D]).store(dv.to(DTYPE))
         fence_async_shared()
-        tma.async_copy_shared_to_global(dv_desc, at, staged)
+        copy_out(dv_desc, at, staged)
         tma.store_wait(0)
         staged.reshape([64, D]).store(dk.to(DTYPE))
         fence_async_shared()
-        tma.async_copy_shared_to_global(dk_desc, at, staged)"""
+        copy_out(dk_desc, at, staged)"""
 
 STORE_ROWS = """\
         o_n = j * BLOCK_N + W * 64 + gl.arange(0, 64, gl.SliceLayout(1, O_LAYOUT))

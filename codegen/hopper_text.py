@@ -15,9 +15,10 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDe
 """
 
 COPIES = """
-# Triton 3.8 gave both another name.
+# Triton 3.8 gave the first two other names, 3.9 the third.
 copy_in = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 copy_out = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+seen_as = getattr(gl.shared_memory_descriptor, "reinterpret", None) or gl.shared_memory_descriptor._reinterpret
 """
 
 SHARED = '''

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -66,7 +67,6 @@ class Barriers(list[Barrier]):
 class Buffer:
     """One slot of shared memory: who wrote it, who read it, when."""
 
-    data: Tensor
     written: tuple[str, int] | None = None
     read: Clock = field(default_factory=dict)
     products: int = 0
@@ -76,49 +76,47 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """A buffer seen in another shape."""
+    """Numbers of shared memory in some shape, and the buffers that they lie in."""
 
-    buffer: Buffer
-    shape: Callable[[Tensor], Tensor]
+    buffers: tuple[Buffer, ...]
+    data: Tensor
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of its elements."""
-        return self.buffer.data.dtype
-
-    def then(self, change: Callable[[Tensor], Tensor]) -> View:
-        """The view of this view."""
-        return View(self.buffer, lambda data: change(self.shape(data)))
+        return self.data.dtype
 
     def reshape(self, shape: Sequence[int]) -> View:
         """The same numbers in rows of another length."""
-        return self.then(lambda data: data.view(*shape))
+        return View(self.buffers, self.data.view(*shape))
 
     def permute(self, order: Sequence[int]) -> View:
         """Other order of dimensions."""
-        return self.then(lambda data: data.permute(*order))
+        return View(self.buffers, self.data.permute(*order))
 
     def slice(self, start: int, length: int, dim: int = 0) -> View:
         """Part of one dimension."""
-        return self.then(lambda data: data.narrow(dim, start, length))
+        return View(self.buffers, self.data.narrow(dim, start, length))
 
     def load(self, layout: object) -> Tile:
         """Read by the partition's threads."""
         me = partition()
-        me.check_filled(self.buffer)
-        self.buffer.read[me.name] = me.clock[me.name]
-        return Tile(self.shape(self.buffer.data).clone())
+        for buffer in self.buffers:
+            me.check_filled(buffer)
+            buffer.read[me.name] = me.clock[me.name]
+        return Tile(self.data.clone())
 
     def store(self, value: Tile) -> None:
         """Write by the partition's threads."""
         me = partition()
         if value.data.dtype != self.dtype:
             raise EmulationError(f"a tile of {value.data.dtype} is stored where {self.dtype} lies")
-        me.check_left(self.buffer)
-        self.shape(self.buffer.data).copy_(value.data)
-        self.buffer.written, self.buffer.read = (me.name, me.clock[me.name]), {}
-        self.buffer.unfenced = True
-        me.unfenced.append(self.buffer)
+        for buffer in self.buffers:
+            me.check_left(buffer)
+            buffer.written, buffer.read = (me.name, me.clock[me.name]), {}
+            buffer.unfenced = True
+            me.unfenced.append(buffer)
+        self.data.copy_(value.data)
 
 
 class Shared:
@@ -127,15 +125,14 @@ class Shared:
     def __init__(self, dtype: torch.dtype, shape: Sequence[int]) -> None:
         self.dtype = dtype
         bad = float("nan") if dtype.is_floating_point else -(1 << 30)
-        slots = shape[0] if len(shape) > 1 else 1
-        rest = shape[1:] if len(shape) > 1 else shape
-        self.buffers = [Buffer(torch.full(tuple(rest), bad, dtype=dtype)) for _ in range(slots)]
+        self.whole = torch.full(tuple(shape) if len(shape) > 1 else (1, *shape), bad, dtype=dtype)
+        self.slots = [View((Buffer(),), each) for each in self.whole]
 
     def index(self, place: int) -> View:
         """One slot."""
-        if not 0 <= place < len(self.buffers):
-            raise EmulationError(f"there is no slot {place} of {len(self.buffers)}")
-        return View(self.buffers[place], lambda data: data)
+        if not 0 <= place < len(self.slots):
+            raise EmulationError(f"there is no slot {place} of {len(self.slots)}")
+        return self.slots[place]
 
     def load(self, layout: object) -> Tile:
         """The single buffer."""
@@ -145,6 +142,19 @@ class Shared:
         """The single buffer."""
         self.index(0).store(value)
 
+    def seen_as(self, dtype: torch.dtype, shape: Sequence[int], layout: object) -> Shared:
+        """The same memory in other slots: each lies in all buffers that it touches."""
+        if dtype != self.dtype or prod(shape) != self.whole.numel():
+            raise EmulationError(f"{tuple(self.whole.shape)} of {self.dtype} seen as {tuple(shape)} of {dtype}")
+        other = object.__new__(Shared)
+        other.dtype, other.whole = dtype, self.whole.view(*shape)
+        size, own = other.whole[0].numel(), self.whole[0].numel()
+        other.slots = []
+        for place, each in enumerate(other.whole):
+            touched = self.slots[place * size // own : ((place + 1) * size - 1) // own + 1]
+            other.slots.append(View(tuple(buffer for slot in touched for buffer in slot.buffers), each))
+        return other
+
 
 class Token:
     """A product in flight."""
@@ -153,7 +163,7 @@ class Token:
         self.a, self.b, self.acc = a, b, acc
         self.result: Tile | None = None
         me = partition()
-        self.sources = [each.buffer for each in (a, b) if isinstance(each, View)]
+        self.sources = [buffer for each in (a, b) if isinstance(each, View) for buffer in each.buffers]
         for buffer in self.sources:
             me.check_filled(buffer)
             if buffer.unfenced:
@@ -169,7 +179,7 @@ class Token:
             if buffer.written != written:
                 raise EmulationError(f"{me.name}: an operand was overwritten under its product")
             buffer.read[me.name] = me.clock[me.name]
-        a, b = (each.shape(each.buffer.data) if isinstance(each, View) else each.data for each in (self.a, self.b))
+        a, b = self.a.data, self.b.data
         if a.dtype != b.dtype:
             raise EmulationError(f"a product of {a.dtype} and {b.dtype}")
         product = a.float() @ b.float()
@@ -187,7 +197,7 @@ class Partition:
     clock: Clock
     products: list[Token] = field(default_factory=list)
     unfenced: list[Buffer] = field(default_factory=list)
-    stores: list[Buffer] = field(default_factory=list)
+    stores: list[View] = field(default_factory=list)
 
     def check_filled(self, buffer: Buffer) -> None:
         """Whether what filled the buffer happened before."""
@@ -392,38 +402,42 @@ class Descriptor:
 
 
 def _bring(desc: Descriptor, place: Sequence[int], barrier: Barrier | Barriers, result: View) -> None:
-    me, one, buffer = partition(), _one(barrier), result.buffer
+    me, one = partition(), _one(barrier)
+    (buffer,) = result.buffers
     me.check_left(buffer)
-    size = buffer.data.numel() * buffer.data.element_size()
+    size = result.data.numel() * result.data.element_size()
     if one.bytes < size:
         raise EmulationError(f"a copy of {size} bytes begins before they are expected at {one}")
     with me.program.changed:
         me.program.copies += 1
         name = f"copy {me.program.copies}"
-    buffer.data.zero_()
-    source, target = desc.cut(place, buffer.data)
+    result.data.zero_()
+    source, target = desc.cut(place, result.data)
     target.copy_(source)
     buffer.written, buffer.read = (name, 1), {}
     me.program.arrive(one, 0, {**me.clock, name: 1}, done=size)
 
 
 def _put(desc: Descriptor, place: Sequence[int], source: View) -> None:
-    me, buffer = partition(), source.buffer
-    me.check_filled(buffer)
-    if buffer.unfenced:
-        raise EmulationError(f"{me.name} copies what it stored without a fence")
-    inside, data = desc.cut(place, buffer.data)
+    me = partition()
+    for buffer in source.buffers:
+        me.check_filled(buffer)
+        if buffer.unfenced:
+            raise EmulationError(f"{me.name} copies what it stored without a fence")
+    inside, data = desc.cut(place, source.data)
     if any(int(start) < 0 for start in place):
         raise EmulationError(f"a copy to memory begins before the tensor: {place}")
     inside.copy_(data)
-    buffer.stored_by = me.name
-    me.stores.append(buffer)
+    for buffer in source.buffers:
+        buffer.stored_by = me.name
+    me.stores.append(source)
 
 
 def _store_wait(pending: int) -> None:
     me = partition()
     while len(me.stores) > pending:
-        me.stores.pop(0).stored_by = None
+        for buffer in me.stores.pop(0).buffers:
+            buffer.stored_by = None
 
 
 def _fence() -> None:
@@ -536,6 +550,7 @@ def emulated(module: ModuleType, programs: int = 2) -> ModuleType:
             setattr(module, name, Kernel(each.fn))
     names = {
         "gl": language, "tl": language, "mbarrier": barrier, "tma": copies, "copy_in": _bring, "copy_out": _put,
+        "seen_as": Shared.seen_as,
         "fence_async_shared": _fence,
         "warpgroup_mma": _multiply, "warpgroup_mma_wait": _multiplied, "HopperDescriptor": Descriptor,
         "is_hopper": lambda device: True, "ran_on_hopper": partial(_ran, module),

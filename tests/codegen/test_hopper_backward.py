@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 import sparsedsl as sd
+from sparsedsl.codegen import hopper_backward
 from sparsedsl.codegen import plan as planning
 from sparsedsl.codegen.emit import emit
-from sparsedsl.codegen.hopper_choice import gradient_programs
+from sparsedsl.codegen.hopper_choice import gradient_programs, scores_ahead
 from sparsedsl.codegen.tiling import TILINGS
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
@@ -133,31 +134,34 @@ def test_other_heads_and_deterministic_runs_take_the_plain_kernels(monkeypatch: 
 
 # What an error of the schedule would be, as a change of the text, and how the emulator tells it.
 BROKEN = {
-    "queries not waited for": (r"mbarrier\.wait\(q_ready\.index\(slot\), phase\)", "pass", RACE),
-    "queries never given back": (r"mbarrier\.arrive\(q_free\.index\(old_slot\), count=1\)", "pass", "deadlock"),
-    "queries given back early": (r"dk = warpgroup_mma_wait\(1, deps=\[dk\]\)", "pass", RACE),
+    "queries brought early": (r"mbarrier\.wait\(free, phase\)", "pass", RACE),
     "dO not waited for": (r"mbarrier\.wait\(do_ready\.index\(turn\), turn_phase\)", "pass", RACE),
     "dO given back early": (
         r"dv = warpgroup_mma_wait\(2, deps=\[dv\]\)",
         "dv = warpgroup_mma_wait(3, deps=[dv])",
         RACE,
     ),
-    "scores not waited for": (r"warpgroup_mma_wait\(LEFT, deps=\[b_s\]\)", "warpgroup_mma_wait(3, deps=[b_s])", RACE),
     "the other half not waited for": (r"mbarrier\.wait\(ds_ready\.index\(turn\), \(step >> 1\) & 1\)", "pass", RACE),
     "no fence before dS is multiplied": (
         r"(store\(b_ds.*\n) +fence_async_shared\(\)\n",
         r"\1",
         "without a fence",
     ),
-    "dS overwritten early": (r"mbarrier\.wait\(ds_free\.index\(turn\), turn_phase \^ 1\)", "pass", RACE),
-    "keys not waited for": (r"mbarrier\.wait\(k_ready, next_phase\)", "pass", RACE),
-    "keys never given back": (r"mbarrier\.arrive\(k_free, count=1\)", "pass", "deadlock"),
+    "keys not waited for": (r"mbarrier\.wait\(k_ready\.index\(next_phase\), keys_phase\)", "pass", RACE),
+    "keys never given back": (r"mbarrier\.arrive\(k_free\.index\(next_phase\), count=1\)", "pass", "deadlock"),
+    "keys read from the other slot": (r"k_smem\.index\(keys_slot \+ never\)", "k_smem.index(1 - keys_slot)", RACE),
     "values not waited for": (r"mbarrier\.wait\(v_ready, next_phase\)", "pass", RACE),
     "values given back early": (
         r"(        many = told\(many_smem, 0\)\n)",
         r"\1        mbarrier.arrive(v_free, count=1)\n",
         RACE,
     ),
+    "dv stored over dS that the other half multiplies": (
+        r"mbarrier\.wait\(k_free\.index\(next_phase\), keys_phase\)",
+        "pass",
+        RACE,
+    ),
+    "dS stored over the copy of dk": (r"    if not OLD:\n +tma\.store_wait\(0\)\n", "", "still copies"),
     "no fence before dv is copied": (r"(store\(dv.*\n) +fence_async_shared\(\)\n", r"\1", "without a fence"),
     "the copy of dv not waited for": (
         r"(dv_desc, at, staged\)\n) +tma\.store_wait\(0\)\n",
@@ -166,13 +170,100 @@ BROKEN = {
     ),
     "the last copy not waited for": (r"\n    tma\.store_wait\(0\)\n\n\n@gluon", "\n\n\n@gluon", "in flight"),
 }
+# Each order of a step, by a pattern that has it, and errors of its own.
+ORDERS = {
+    "own scores": (
+        sd.causal(),
+        {
+            "queries not waited for": (r"mbarrier\.wait\(q_ready\.index\(slot\), phase\)", "pass", RACE),
+            "queries never given back": (r"mbarrier\.arrive\(q_free\.index\(old_slot\), count=1\)", "pass", "deadlock"),
+            "queries given back early": (r"dk = warpgroup_mma_wait\(1, deps=\[dk\]\)", "pass", RACE),
+            "scores not waited for": (
+                r"warpgroup_mma_wait\(LEFT, deps=\[b_s\]\)",
+                "warpgroup_mma_wait(3, deps=[b_s])",
+                RACE,
+            ),
+            "dS overwritten early": (r"mbarrier\.wait\(ds_free\.index\(turn\), turn_phase \^ 1\)", "pass", RACE),
+        },
+    ),
+    "scores ahead": (
+        sd.sliding(300),
+        {
+            "the first queries not waited for": (r"mbarrier\.wait\(q_ready\.index\(slot\), phase\)", "pass", RACE),
+            "the next queries not waited for": (
+                r"mbarrier\.wait\(q_ready\.index\(new_slot\), new_phase\)",
+                "pass",
+                RACE,
+            ),
+            "nothing given back": (r"mbarrier\.arrive\(ds_free\.index\(turn\), count=1\)", "pass", "deadlock"),
+            "dS given back early": (
+                r"b_dq = warpgroup_mma_wait\(1 if NEXT else 0, deps=\[b_dq\]\)\n",
+                "b_dq = warpgroup_mma_wait(2, deps=[b_dq])\n",
+                RACE,
+            ),
+            "the first dO given back early": (
+                r"dv = warpgroup_mma_wait\(1 if NEXT else 0, deps=\[dv\]\)\n",
+                "dv = warpgroup_mma_wait(2, deps=[dv])\n",
+                RACE,
+            ),
+            "scores not waited for": (
+                r"warpgroup_mma_wait\(0, deps=\[b_s\]\)",
+                "warpgroup_mma_wait(1, deps=[b_s])",
+                RACE,
+            ),
+            "dP not waited for": (
+                r"warpgroup_mma_wait\(1, deps=\[b_dp\]\)",
+                "warpgroup_mma_wait(2, deps=[b_dp])",
+                RACE,
+            ),
+            "dS overwritten early": (
+                r"mbarrier\.wait\(ds_free\.index\(turn \^ 1\), \(\(step - 1\) >> 1\) & 1\)",
+                "pass",
+                RACE,
+            ),
+        },
+    ),
+}
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_schedule_is_noticed(name: str) -> None:
-    old, new, complaint = BROKEN[name]
-    source, changed = re.subn(old, new, emit(sd.sliding(300), TILINGS[0], "hopper"))
+@pytest.mark.parametrize(
+    ("order", "name"), [(order, name) for order, (_, own) in ORDERS.items() for name in (*BROKEN, *own)]
+)
+def test_a_broken_schedule_is_noticed(order: str, name: str) -> None:
+    pattern, own = ORDERS[order]
+    old, new, complaint = (BROKEN | own)[name]
+    source, changed = re.subn(old, new, emit(pattern, TILINGS[0], "hopper"))
     assert changed
     module = emulated(imported(source), programs=1)
     with pytest.raises(EmulationError, match=complaint):
-        errors(module, sd.sliding(300), random_inputs(1, 1, 500, 500, HEAD_DIM, FP16))
+        errors(module, pattern, random_inputs(1, 1, 500, 500, HEAD_DIM, FP16))
+
+
+ONE_RUN = [sd.sliding(1024), sd.sliding(1000, ahead=77), sd.dilated(512, 8), sd.chunked(512)]
+OTHERS = [
+    sd.causal(),
+    sd.sliding(1024) | sd.sink(1) & sd.causal(),
+    (sd.sliding(5) | sd.power() | sd.sink(1)).blocks(256) & sd.causal(),
+    sd.sliding(1024) & sd.where("k >= 1000"),
+    sd.chunked(512) & sd.causal(),
+    sd.empty(),
+]
+
+
+def test_windows_begin_scores_ahead_others_do_not() -> None:
+    for pattern in (*ONE_RUN, *OTHERS):
+        parts = [gradient_programs(part) for part in planning.plan(pattern).parts]
+        found = [scores_ahead(programs) for programs in parts if programs]
+        assert found == [pattern in ONE_RUN], pattern
+
+
+def test_the_orders_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window in the order of the others, and the others in that of windows."""
+    for pattern in (sd.sliding(300), sd.causal(), sd.sliding(40) | sd.sink(5) & sd.causal()):
+        ahead = pattern == sd.sliding(300)
+        monkeypatch.setattr(hopper_backward, "scores_ahead", lambda programs, ahead=ahead: not ahead)
+        source = emit(pattern, TILINGS[0], "hopper")
+        assert ("NEXT: gl.constexpr" in source) == (not ahead)
+        for q_len, k_len in ((200, 130), (330, 330)):
+            module = emulated(imported(source), programs=1)
+            assert_right(module, pattern, random_inputs(2, 1, q_len, k_len, HEAD_DIM, BF16))

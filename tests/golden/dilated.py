@@ -66,9 +66,10 @@ try:
     )
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDescriptor
 
-    # Triton 3.8 gave both another name.
+    # Triton 3.8 gave the first two other names, 3.9 the third.
     copy_in = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
     copy_out = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+    seen_as = getattr(gl.shared_memory_descriptor, "reinterpret", None) or gl.shared_memory_descriptor._reinterpret
 
     NO_GLUON = ""
 except Exception as error:
@@ -76,7 +77,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "7c27854f4af8"
+DIGEST = "4827dcd5a8db"
 
 
 @triton.jit
@@ -1469,20 +1470,20 @@ def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.c
 
 @gluon.jit
 def bring_queries(
-    q_desc, rows_desc, at, row, place, ready, free, q_smem, rows_smem, row_smem, place_smem, slot, phase,
+    q_desc, rows_desc, at, row, place, ready, free, phase, q_smem, rows_smem, row_smem, place_smem, slot,
     BYTES: gl.constexpr,
 ):
-    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it.
+    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it: `free`.
 
     `row` is the tile's number among all, `place` tells its number in its head, and its mask.
     """
-    mbarrier.wait(free.index(slot), phase)
+    mbarrier.wait(free, phase)
     tell(row_smem, slot, row)
     tell(place_smem, slot, place)
     mbarrier.arrive(ready.index(slot), count=1)
     mbarrier.expect(ready.index(slot), BYTES)
-    tma.async_copy_global_to_shared(q_desc, at, ready.index(slot), q_smem.index(slot))
-    tma.async_copy_global_to_shared(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
+    copy_in(q_desc, at, ready.index(slot), q_smem.index(slot))
+    copy_in(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
 
 
 @gluon.jit
@@ -1492,7 +1493,7 @@ def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexp
     mbarrier.wait(ds_ready.index(turn), (step >> 1) & 1)
     b_dq = gl.zeros([BLOCK_M, HALF], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16]))
     for half in gl.static_range(2):
-        b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
+        b_ds = ds_smem.index(2 * half + turn).permute((1, 0))
         b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * HALF, HALF, 1), b_dq, is_async=True)
     return b_dq
 
@@ -2003,23 +2004,23 @@ def hopper_dq_kernel(
 
 @gluon.jit
 def hopper_gradient_step(
-    dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free,
-    do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j, scale,
-    OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, DTYPE: gl.constexpr,
+    dk, dv, pairs, keys_slot, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
+    do_ready, ds_ready, ds_free, slot, phase, step, dq_ptr, b_s, row, place, old_row, j,
+    scale,
+    OLD: gl.constexpr, NEXT: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
+    D: gl.constexpr, STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
-    """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
+    """dP, dv, dS of a query tile; where OLD, dk and dq of the one before; where NEXT, scores of the next.
 
     Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
-    that of all keys with half the columns of K. What comes of it is added to memory in the next step, under products.
+    that of all keys with half the columns of K. What comes of it is added to memory under the next tile's scores.
     """
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    LEFT: gl.constexpr = 2 if OLD else 1
     # Always 0, which the compiler can't know: hoisted, all addresses in K and V would crowd the registers.
     never = step >> 30
-    b_k = k_smem.index(never).reshape([BLOCK_N, D])
+    b_k = k_smem.index(keys_slot + never).reshape([BLOCK_N, D])
     b_v = v_smem.index(never).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
     # dO and dS have two slots each.
     turn = step & 1
@@ -2028,20 +2029,15 @@ def hopper_gradient_step(
     b_do = do_smem.index(turn).reshape([BLOCK_M, D])
     rows = rows_smem.index(slot).reshape([2, BLOCK_M])
     zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
-    mbarrier.wait(q_ready.index(slot), phase)
-    row = told(row_smem, slot)
-    place = told(place_smem, slot)
-    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
-    b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), zeros, use_acc=False, is_async=True)
+    # As `next_slot` has it, in a register less.
+    new_slot = gl.where(slot == STAGES - 1, 0, slot + 1)
+    new_phase = gl.where(slot == STAGES - 1, phase ^ 1, phase)
+    mbarrier.wait(do_ready.index(turn), turn_phase)
     if OLD:
         b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
         dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
-        if dq_row >= 0:
-            add_block(dq_ptr, dq_row, W, b_dq, D // 2)
-    mbarrier.wait(do_ready.index(turn), turn_phase)
     b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
     b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
-    b_s = warpgroup_mma_wait(LEFT, deps=[b_s])
     b_p = gl.exp2(b_s * scale - b_lse)
     if place % 3 == 1:
         o_m = place // 3 * BLOCK_M + gl.arange(0, BLOCK_M, gl.SliceLayout(0, S_LAYOUT))
@@ -2057,31 +2053,44 @@ def hopper_gradient_step(
         b_p = gl.where(mask_1(q, k), b_p, 0.0)
     if OLD:
         dk = warpgroup_mma_wait(1, deps=[dk])
-        mbarrier.arrive(q_free.index(old_slot), count=1)
-    b_dp = warpgroup_mma_wait(0, deps=[b_dp])
     dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
+    b_dp = warpgroup_mma_wait(1, deps=[b_dp])
     b_ds = b_p * (b_dp + rows.slice(1, 1, 0).load(S_LAYOUT))
-    mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
-    ds_smem.index(2 * turn + W).store(b_ds.to(DTYPE))
+    # dS of the tile two before: the step before this one arrived once its product was there.
+    mbarrier.wait(ds_free.index(turn ^ 1), ((step - 1) >> 1) & 1)
+    if not OLD:
+        tma.store_wait(0)
+    ds_smem.index(2 * W + turn).store(b_ds.to(DTYPE))
     fence_async_shared()
     mbarrier.arrive(ds_ready.index(turn), count=1)
     if OLD:
         b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
         dv = warpgroup_mma_wait(2, deps=[dv])
-        mbarrier.arrive(do_free.index(turn), count=1)
-        b_dq = warpgroup_mma_wait(0, deps=[b_dq])
-        mbarrier.arrive(ds_free.index(turn ^ 1), count=1)
-        dq_row = old_row
+    new_row = row
+    new_place = place
+    if NEXT:
+        mbarrier.wait(q_ready.index(new_slot), new_phase)
+        new_row = told(row_smem, new_slot)
+        new_place = told(place_smem, new_slot)
+        b_q = q_smem.index(new_slot).reshape([BLOCK_M, D])
+        b_s = warpgroup_mma(b_k.slice(W * 64, 64, 0), b_q.permute((1, 0)), zeros, use_acc=False, is_async=True)
+    if OLD:
+        b_dq = warpgroup_mma_wait(1 if NEXT else 0, deps=[b_dq])
     else:
-        dv = warpgroup_mma_wait(0, deps=[dv])
-        mbarrier.arrive(do_free.index(turn), count=1)
-    return dk, dv, packed(b_ds, BLOCK_M, DTYPE), row, b_dq, dq_row
+        dv = warpgroup_mma_wait(1 if NEXT else 0, deps=[dv])
+    # Gives back Q and dS of the tile before, of which no product is left, and dO of this one.
+    mbarrier.arrive(ds_free.index(turn), count=1)
+    if OLD:
+        add_block(dq_ptr, old_row, W, b_dq, D // 2)
+    if NEXT:
+        b_s = warpgroup_mma_wait(0, deps=[b_s])
+    return dk, dv, packed(b_ds, BLOCK_M, DTYPE), row, b_s, new_row, new_place
 
 
 @gluon.jit
 def hopper_bring_gradients(
     q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
-    row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
+    row_smem, place_smem, many_smem, q_ready, do_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem,
     next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works,
     classes,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
@@ -2095,6 +2104,8 @@ def hopper_bring_gradients(
     turn = 0
     turn_phase = 1
     next_phase = 1
+    keys_slot = 0
+    keys_phase = 1
     work = gl.program_id(0)
     while work < works:
         i_c = work % classes
@@ -2115,45 +2126,45 @@ def hopper_bring_gradients(
             hopper_row_count_2(j, first_row_tile, row_tiles)
         )
         at = [i_b, i_g, i_c, j * BLOCK_N, 0]
+        # K has two slots, and so comes while the tile before is worked.
+        bring(k_desc, at, k_ready, k_free, k_smem, keys_slot, keys_phase, BLOCK_N * D * 2)
+        keys_slot, keys_phase = next_slot(keys_slot, keys_phase, 2)
         mbarrier.wait(v_free, next_phase)
         tell(many_smem, 0, total)
         mbarrier.arrive(v_ready, count=1)
         mbarrier.expect(v_ready, BLOCK_N * D * 2)
-        tma.async_copy_global_to_shared(v_desc, at, v_ready, v_smem.index(0))
-        mbarrier.wait(k_free, next_phase)
-        mbarrier.expect(k_ready, BLOCK_N * D * 2)
-        tma.async_copy_global_to_shared(k_desc, at, k_ready, k_smem.index(0))
+        copy_in(v_desc, at, v_ready, v_smem.index(0))
         for i_h in range(i_g * group, (i_g + 1) * group):
             head_row = ((i_b * heads + i_h) * classes + i_c) * (row_tiles - first_row_tile) - first_row_tile
             for u in range(hopper_row_count_0(j, first_row_tile, row_tiles)):
                 i = hopper_row_tile_0(u, j, first_row_tile, row_tiles)
                 q_at = [i_b, i_h, i_c, i * BLOCK_M - q_start, 0]
                 bring_queries(
-                    q_desc, rows_desc, q_at, head_row + i, 3 * i + 0, q_ready, q_free, q_smem, rows_smem, row_smem,
-                    place_smem, slot, phase, QUERY_BYTES
+                    q_desc, rows_desc, q_at, head_row + i, 3 * i + 0, q_ready, ds_free.index(turn), turn_phase, q_smem,
+                    rows_smem, row_smem, place_smem, slot, QUERY_BYTES
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
-                bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
+                bring(do_desc, q_at, do_ready, ds_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
                 turn, turn_phase = next_slot(turn, turn_phase, 2)
             for u in range(hopper_row_count_1(j, first_row_tile, row_tiles)):
                 i = hopper_row_tile_1(u, j, first_row_tile, row_tiles)
                 q_at = [i_b, i_h, i_c, i * BLOCK_M - q_start, 0]
                 bring_queries(
-                    q_desc, rows_desc, q_at, head_row + i, 3 * i + 1, q_ready, q_free, q_smem, rows_smem, row_smem,
-                    place_smem, slot, phase, QUERY_BYTES
+                    q_desc, rows_desc, q_at, head_row + i, 3 * i + 1, q_ready, ds_free.index(turn), turn_phase, q_smem,
+                    rows_smem, row_smem, place_smem, slot, QUERY_BYTES
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
-                bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
+                bring(do_desc, q_at, do_ready, ds_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
                 turn, turn_phase = next_slot(turn, turn_phase, 2)
             for u in range(hopper_row_count_2(j, first_row_tile, row_tiles)):
                 i = hopper_row_tile_2(u, j, first_row_tile, row_tiles)
                 q_at = [i_b, i_h, i_c, i * BLOCK_M - q_start, 0]
                 bring_queries(
-                    q_desc, rows_desc, q_at, head_row + i, 3 * i + 2, q_ready, q_free, q_smem, rows_smem, row_smem,
-                    place_smem, slot, phase, QUERY_BYTES
+                    q_desc, rows_desc, q_at, head_row + i, 3 * i + 2, q_ready, ds_free.index(turn), turn_phase, q_smem,
+                    rows_smem, row_smem, place_smem, slot, QUERY_BYTES
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
-                bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
+                bring(do_desc, q_at, do_ready, ds_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
                 turn, turn_phase = next_slot(turn, turn_phase, 2)
         if DYNAMIC:
             work = gl.atomic_add(counter, 1) + gl.num_programs(0)
@@ -2169,8 +2180,8 @@ def hopper_bring_gradients(
 def hopper_add_gradients(
     dk_desc, dv_desc, dq_blocks_ptr,
     scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
-    o_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
-    do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+    o_smem, row_smem, place_smem, many_smem, q_ready, do_ready,
+    ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
     heads, group, works,
     classes,
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
@@ -2180,14 +2191,14 @@ def hopper_add_gradients(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D // 2, 16])
     DTYPE: gl.constexpr = k_smem.dtype
     key_heads = heads // group
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
     step = 0
-    next_phase = 0
+    next_phase = 0  # of what comes once a key tile; and which of its two slots K is in
+    keys_phase = 0
     work = gl.program_id(0)
     while work < works:
         i_c = work % classes
@@ -2207,54 +2218,76 @@ def hopper_add_gradients(
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
         mbarrier.wait(v_ready, next_phase)
         many = told(many_smem, 0)
-        mbarrier.wait(k_ready, next_phase)
+        mbarrier.wait(k_ready.index(next_phase), keys_phase)
         if many > 0:
             pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
-            b_dq = gl.zeros([BLOCK_M, D // 2], gl.float32, DQ_LAYOUT)
-            dq_row = work - works  # negative: there is none yet
-            dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step(
-                dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-                q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row, 0, j,
-                scale, False, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
-            )
-            slot, phase = next_slot(slot, phase, STAGES)
-            step += 1
-            for _ in range(1, many):
-                dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step(
-                    dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-                    q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row, row,
-                    j, scale, True, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
+            mbarrier.wait(q_ready.index(slot), phase)
+            row = told(row_smem, slot)
+            place = told(place_smem, slot)
+            b_k = k_smem.index(next_phase).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
+            b_q = q_smem.index(slot).reshape([BLOCK_M, D])
+            zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
+            b_s = warpgroup_mma(b_k, b_q.permute((1, 0)), zeros, use_acc=False, is_async=True)
+            b_s = warpgroup_mma_wait(0, deps=[b_s])
+            old_row = row
+            if many == 1:
+                dk, dv, pairs, old_row, b_s, row, place = hopper_gradient_step(
+                    dk, dv, pairs, next_phase, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem,
+                    place_smem, q_ready, do_ready, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_s, row, place,
+                    old_row, j, scale, False, False, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
+                )
+                slot, phase = next_slot(slot, phase, STAGES)
+                step += 1
+            else:
+                dk, dv, pairs, old_row, b_s, row, place = hopper_gradient_step(
+                    dk, dv, pairs, next_phase, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem,
+                    place_smem, q_ready, do_ready, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_s, row, place,
+                    old_row, j, scale, False, True, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
+                )
+                slot, phase = next_slot(slot, phase, STAGES)
+                step += 1
+                for _ in range(2, many):
+                    dk, dv, pairs, old_row, b_s, row, place = hopper_gradient_step(
+                        dk, dv, pairs, next_phase, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem,
+                        place_smem, q_ready, do_ready, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_s, row,
+                        place, old_row, j, scale, True, True, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
+                    )
+                    slot, phase = next_slot(slot, phase, STAGES)
+                    step += 1
+                dk, dv, pairs, old_row, b_s, row, place = hopper_gradient_step(
+                    dk, dv, pairs, next_phase, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem,
+                    place_smem, q_ready, do_ready, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_s, row, place,
+                    old_row, j, scale, True, False, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
                 step += 1
             # V is read no more; dk and dq of the last query tile.
             mbarrier.arrive(v_free, count=1)
             old_slot = gl.where(slot == 0, STAGES, slot) - 1
-            b_k = k_smem.index(0).reshape([BLOCK_N, D])
+            b_k = k_smem.index(next_phase).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
-            if dq_row >= 0:
-                add_block(dq_blocks_ptr, dq_row, W, b_dq, D // 2)
             b_dq = begun_dq(b_k, ds_smem, ds_ready, step - 1, W, BLOCK_M, D // 2)
             dk = warpgroup_mma_wait(2, deps=[dk])
-            mbarrier.arrive(q_free.index(old_slot), count=1)
             b_dq = warpgroup_mma_wait(0, deps=[b_dq])
-            mbarrier.arrive(ds_free.index((step - 1) & 1), count=1)
-            add_block(dq_blocks_ptr, row, W, b_dq, D // 2)
+            add_block(dq_blocks_ptr, old_row, W, b_dq, D // 2)
         else:
             mbarrier.arrive(v_free, count=1)
-        mbarrier.arrive(k_free, count=1)
+        mbarrier.arrive(k_free.index(next_phase), count=1)
+        # Both have multiplied all dS, whose memory dk and dv go out through.
+        mbarrier.wait(k_free.index(next_phase), keys_phase)
         dk *= softmax_scale
-        staged = o_smem.index(W)
+        staged = o_smem.index(W * (2 * BLOCK_M // D))
         at = [i_b, i_g, i_c, j * BLOCK_N + W * 64, 0]
         tma.store_wait(0)
         staged.reshape([64, D]).store(dv.to(DTYPE))
         fence_async_shared()
-        tma.async_copy_shared_to_global(dv_desc, at, staged)
+        copy_out(dv_desc, at, staged)
         tma.store_wait(0)
         staged.reshape([64, D]).store(dk.to(DTYPE))
         fence_async_shared()
-        tma.async_copy_shared_to_global(dk_desc, at, staged)
+        copy_out(dk_desc, at, staged)
+        keys_phase ^= next_phase
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
             work = told(next_smem, 0)
@@ -2284,17 +2317,15 @@ def hopper_gradients_kernel(
     rows_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 2, BLOCK_M], rows_desc.layout)
     do_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 1, BLOCK_M, D], do_desc.layout)
     ds_smem = gl.allocate_shared_memory(DTYPE, [4, 64, BLOCK_M], DS_LAYOUT)
-    k_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, 1, BLOCK_N, D], k_desc.layout)
+    k_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 1, BLOCK_N, D], k_desc.layout)
     v_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, 1, BLOCK_N, D], v_desc.layout)
-    o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 1, 64, D], dk_desc.layout)
+    o_smem = seen_as(ds_smem, DTYPE, [4 * BLOCK_M // D, 1, 1, 1, 64, D], dk_desc.layout)
     q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     do_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    do_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    k_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    k_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     v_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     v_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
@@ -2308,14 +2339,12 @@ def hopper_gradients_kernel(
     mbarrier.init(next_free, count=2)
     for stage in gl.static_range(STAGES):
         mbarrier.init(q_ready.index(stage), count=2)
-        mbarrier.init(q_free.index(stage), count=2)
     for stage in gl.static_range(2):
         mbarrier.init(do_ready.index(stage), count=1)
-        mbarrier.init(do_free.index(stage), count=2)
         mbarrier.init(ds_ready.index(stage), count=2)
         mbarrier.init(ds_free.index(stage), count=2)
-    mbarrier.init(k_ready, count=1)
-    mbarrier.init(k_free, count=2)
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
     mbarrier.init(v_ready, count=2)
     mbarrier.init(v_free, count=2)
     fence_async_shared()
@@ -2326,8 +2355,8 @@ def hopper_gradients_kernel(
             (hopper_add_gradients, (
                 dk_desc, dv_desc, dq_blocks_ptr,
                 scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
-                o_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
-                do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+                o_smem, row_smem, place_smem, many_smem, q_ready, do_ready,
+                ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,
     classes,
                 W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
@@ -2335,15 +2364,15 @@ def hopper_gradients_kernel(
             (hopper_add_gradients, (
                 dk_desc, dv_desc, dq_blocks_ptr,
                 scale, softmax_scale, q_smem, k_smem, v_smem, do_smem, rows_smem, ds_smem,
-                o_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready,
-                do_free, ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
+                o_smem, row_smem, place_smem, many_smem, q_ready, do_ready,
+                ds_ready, ds_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, k_len,
                 heads, group, works,
     classes,
                 W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM,
             )),
             (hopper_bring_gradients, (
                 q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
-                rows_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free,
+                rows_smem, row_smem, place_smem, many_smem, q_ready, do_ready, ds_free, k_ready, k_free,
                 v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles,
                 heads, group, works,
     classes,
@@ -3038,7 +3067,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_7c27854f4af8"), mutates_args=())
+@torch.library.custom_op(unused("attention_4827dcd5a8db"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3057,7 +3086,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_7c27854f4af8"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_4827dcd5a8db"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3278,7 +3307,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_7c27854f4af8"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_4827dcd5a8db"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3307,7 +3336,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_7c27854f4af8"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_4827dcd5a8db"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3332,7 +3361,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_7c27854f4af8"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_4827dcd5a8db"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3522,7 +3551,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_7c27854f4af8"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_4827dcd5a8db"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

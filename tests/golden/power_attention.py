@@ -68,9 +68,10 @@ try:
     )
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as HopperDescriptor
 
-    # Triton 3.8 gave both another name.
+    # Triton 3.8 gave the first two other names, 3.9 the third.
     copy_in = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
     copy_out = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+    seen_as = getattr(gl.shared_memory_descriptor, "reinterpret", None) or gl.shared_memory_descriptor._reinterpret
 
     NO_GLUON = ""
 except Exception as error:
@@ -78,7 +79,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "90626010edac"
+DIGEST = "11829e760ca7"
 
 
 @triton.jit
@@ -1543,20 +1544,20 @@ def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.c
 
 @gluon.jit
 def bring_queries(
-    q_desc, rows_desc, at, row, place, ready, free, q_smem, rows_smem, row_smem, place_smem, slot, phase,
+    q_desc, rows_desc, at, row, place, ready, free, phase, q_smem, rows_smem, row_smem, place_smem, slot,
     BYTES: gl.constexpr,
 ):
-    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it.
+    """Q and the rows' numbers of one query tile into a slot of their ring, once its readers have left it: `free`.
 
     `row` is the tile's number among all, `place` tells its number in its head, and its mask.
     """
-    mbarrier.wait(free.index(slot), phase)
+    mbarrier.wait(free, phase)
     tell(row_smem, slot, row)
     tell(place_smem, slot, place)
     mbarrier.arrive(ready.index(slot), count=1)
     mbarrier.expect(ready.index(slot), BYTES)
-    tma.async_copy_global_to_shared(q_desc, at, ready.index(slot), q_smem.index(slot))
-    tma.async_copy_global_to_shared(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
+    copy_in(q_desc, at, ready.index(slot), q_smem.index(slot))
+    copy_in(rows_desc, [row, 0, 0], ready.index(slot), rows_smem.index(slot))
 
 
 @gluon.jit
@@ -1566,7 +1567,7 @@ def begun_dq(b_k, ds_smem, ds_ready, step, W: gl.constexpr, BLOCK_M: gl.constexp
     mbarrier.wait(ds_ready.index(turn), (step >> 1) & 1)
     b_dq = gl.zeros([BLOCK_M, HALF], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16]))
     for half in gl.static_range(2):
-        b_ds = ds_smem.index(2 * turn + half).permute((1, 0))
+        b_ds = ds_smem.index(2 * half + turn).permute((1, 0))
         b_dq = warpgroup_mma(b_ds, b_k.slice(half * 64, 64, 0).slice(W * HALF, HALF, 1), b_dq, is_async=True)
     return b_dq
 
@@ -2051,12 +2052,13 @@ def hopper_dq_kernel(
 
 @gluon.jit
 def hopper_gradient_step(
-    dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready, q_free,
-    do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j, scale,
-    OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, DTYPE: gl.constexpr,
+    dk, dv, pairs, keys_slot, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
+    q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_ptr, b_dq, dq_row, old_row, j,
+    scale,
+    OLD: gl.constexpr, W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
+    D: gl.constexpr, STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):
-    """Scores, dP, dv and dS of one query tile, and, where OLD, dk and dq of the one before, whose dS is `pairs`.
+    """Scores, dP, dv and dS of one query tile; where OLD, dk and dq of the one before, whose dS is `pairs`.
 
     Scores stand transposed, 64 keys down, queries across. dS also goes to shared memory: each warpgroup multiplies
     that of all keys with half the columns of K. What comes of it is added to memory in the next step, under products.
@@ -2064,10 +2066,9 @@ def hopper_gradient_step(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
-    LEFT: gl.constexpr = 2 if OLD else 1
     # Always 0, which the compiler can't know: hoisted, all addresses in K and V would crowd the registers.
     never = step >> 30
-    b_k = k_smem.index(never).reshape([BLOCK_N, D])
+    b_k = k_smem.index(keys_slot + never).reshape([BLOCK_N, D])
     b_v = v_smem.index(never).reshape([BLOCK_N, D]).slice(W * 64, 64, 0)
     # dO and dS have two slots each.
     turn = step & 1
@@ -2076,6 +2077,7 @@ def hopper_gradient_step(
     b_do = do_smem.index(turn).reshape([BLOCK_M, D])
     rows = rows_smem.index(slot).reshape([2, BLOCK_M])
     zeros = gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT)
+    LEFT: gl.constexpr = 2 if OLD else 1
     mbarrier.wait(q_ready.index(slot), phase)
     row = told(row_smem, slot)
     place = told(place_smem, slot)
@@ -2104,7 +2106,9 @@ def hopper_gradient_step(
     dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
     b_ds = b_p * (b_dp + rows.slice(1, 1, 0).load(S_LAYOUT))
     mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
-    ds_smem.index(2 * turn + W).store(b_ds.to(DTYPE))
+    if not OLD:
+        tma.store_wait(0)
+    ds_smem.index(2 * W + turn).store(b_ds.to(DTYPE))
     fence_async_shared()
     mbarrier.arrive(ds_ready.index(turn), count=1)
     if OLD:
@@ -2123,7 +2127,7 @@ def hopper_gradient_step(
 @gluon.jit
 def hopper_bring_gradients(
     q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem, rows_smem,
-    row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free, v_ready, v_free, next_smem,
+    row_smem, place_smem, many_smem, q_ready, do_ready, q_free, do_free, k_ready, k_free, v_ready, v_free, next_smem,
     next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles, heads, group, works, shares,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
     share_smem, SPLIT: gl.constexpr,
@@ -2137,6 +2141,8 @@ def hopper_bring_gradients(
     turn = 0
     turn_phase = 1
     next_phase = 1
+    keys_slot = 0
+    keys_phase = 1
     work = gl.program_id(0)
     while work < works:
         early = min(key_tiles, 2)
@@ -2163,6 +2169,9 @@ def hopper_bring_gradients(
         total += end_u - first_u
         total *= group
         at = [i_b, i_g, j * BLOCK_N, 0]
+        # K has two slots, and so comes while the tile before is worked.
+        bring(k_desc, at, k_ready, k_free, k_smem, keys_slot, keys_phase, BLOCK_N * D * 2)
+        keys_slot, keys_phase = next_slot(keys_slot, keys_phase, 2)
         mbarrier.wait(v_free, next_phase)
         tell(many_smem, 0, total)
         if SPLIT:
@@ -2172,10 +2181,7 @@ def hopper_bring_gradients(
             tell(share_smem, 0, block)
         mbarrier.arrive(v_ready, count=1)
         mbarrier.expect(v_ready, BLOCK_N * D * 2)
-        tma.async_copy_global_to_shared(v_desc, at, v_ready, v_smem.index(0))
-        mbarrier.wait(k_free, next_phase)
-        mbarrier.expect(k_ready, BLOCK_N * D * 2)
-        tma.async_copy_global_to_shared(k_desc, at, k_ready, k_smem.index(0))
+        copy_in(v_desc, at, v_ready, v_smem.index(0))
         for i_h in range(i_g * group, (i_g + 1) * group):
             head_row = (i_b * heads + i_h) * (row_tiles - first_row_tile) - first_row_tile
             first_u, end_u = share_of(hopper_row_count_0(j, first_row_tile, row_tiles), share, among)
@@ -2183,8 +2189,8 @@ def hopper_bring_gradients(
                 i = hopper_row_tile_0(u, j, first_row_tile, row_tiles)
                 q_at = [i_b, i_h, i * BLOCK_M - q_start, 0]
                 bring_queries(
-                    q_desc, rows_desc, q_at, head_row + i, 2 * i + 0, q_ready, q_free, q_smem, rows_smem, row_smem,
-                    place_smem, slot, phase, QUERY_BYTES
+                    q_desc, rows_desc, q_at, head_row + i, 2 * i + 0, q_ready, q_free.index(slot), phase, q_smem,
+                    rows_smem, row_smem, place_smem, slot, QUERY_BYTES
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
                 bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
@@ -2194,8 +2200,8 @@ def hopper_bring_gradients(
                 i = hopper_row_tile_1(u, j, first_row_tile, row_tiles)
                 q_at = [i_b, i_h, i * BLOCK_M - q_start, 0]
                 bring_queries(
-                    q_desc, rows_desc, q_at, head_row + i, 2 * i + 1, q_ready, q_free, q_smem, rows_smem, row_smem,
-                    place_smem, slot, phase, QUERY_BYTES
+                    q_desc, rows_desc, q_at, head_row + i, 2 * i + 1, q_ready, q_free.index(slot), phase, q_smem,
+                    rows_smem, row_smem, place_smem, slot, QUERY_BYTES
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
                 bring(do_desc, q_at, do_ready, do_free, do_smem, turn, turn_phase, BLOCK_M * D * 2)
@@ -2232,7 +2238,8 @@ def hopper_add_gradients(
     slot = 0
     phase = 0
     step = 0
-    next_phase = 0
+    next_phase = 0  # of what comes once a key tile; and which of its two slots K is in
+    keys_phase = 0
     work = gl.program_id(0)
     while work < works:
         early = min(key_tiles, 2)
@@ -2251,23 +2258,23 @@ def hopper_add_gradients(
         dv = gl.zeros([64, D], gl.float32, O_LAYOUT)
         mbarrier.wait(v_ready, next_phase)
         many = told(many_smem, 0)
-        mbarrier.wait(k_ready, next_phase)
+        mbarrier.wait(k_ready.index(next_phase), keys_phase)
         if many > 0:
             pairs = packed(gl.zeros([64, BLOCK_M], gl.float32, S_LAYOUT), BLOCK_M, DTYPE)
             b_dq = gl.zeros([BLOCK_M, D // 2], gl.float32, DQ_LAYOUT)
             dq_row = work - works  # negative: there is none yet
             dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step(
-                dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-                q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row, 0, j,
-                scale, False, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
+                dk, dv, pairs, next_phase, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem,
+                q_ready, q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row,
+                0, j, scale, False, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
             )
             slot, phase = next_slot(slot, phase, STAGES)
             step += 1
             for _ in range(1, many):
                 dk, dv, pairs, row, b_dq, dq_row = hopper_gradient_step(
-                    dk, dv, pairs, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem, place_smem, q_ready,
-                    q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr, b_dq, dq_row, row,
-                    j, scale, True, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
+                    dk, dv, pairs, next_phase, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem, row_smem,
+                    place_smem, q_ready, q_free, do_ready, do_free, ds_ready, ds_free, slot, phase, step, dq_blocks_ptr,
+                    b_dq, dq_row, row, j, scale, True, W, BLOCK_M, BLOCK_N, D, STAGES, DTYPE
                 )
                 slot, phase = next_slot(slot, phase, STAGES)
                 step += 1
@@ -2278,7 +2285,7 @@ def hopper_add_gradients(
                     put_share(dq_blocks_ptr, block + 2 + W, dv, D)
             mbarrier.arrive(v_free, count=1)
             old_slot = gl.where(slot == 0, STAGES, slot) - 1
-            b_k = k_smem.index(0).reshape([BLOCK_N, D])
+            b_k = k_smem.index(next_phase).reshape([BLOCK_N, D])
             b_old = q_smem.index(old_slot).reshape([BLOCK_M, D])
             dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
             if dq_row >= 0:
@@ -2295,7 +2302,9 @@ def hopper_add_gradients(
                 if block >= 0:
                     put_share(dq_blocks_ptr, block + 2 + W, dv, D)
             mbarrier.arrive(v_free, count=1)
-        mbarrier.arrive(k_free, count=1)
+        mbarrier.arrive(k_free.index(next_phase), count=1)
+        # Both have multiplied all dS, whose memory dk and dv go out through.
+        mbarrier.wait(k_free.index(next_phase), keys_phase)
         dk *= softmax_scale
         whole = True
         if SPLIT:
@@ -2303,16 +2312,17 @@ def hopper_add_gradients(
             if block >= 0:
                 put_share(dq_blocks_ptr, block + W, dk, D)
         if whole:
-            staged = o_smem.index(W)
+            staged = o_smem.index(W * (2 * BLOCK_M // D))
             at = [i_b, i_g, j * BLOCK_N + W * 64, 0]
             tma.store_wait(0)
             staged.reshape([64, D]).store(dv.to(DTYPE))
             fence_async_shared()
-            tma.async_copy_shared_to_global(dv_desc, at, staged)
+            copy_out(dv_desc, at, staged)
             tma.store_wait(0)
             staged.reshape([64, D]).store(dk.to(DTYPE))
             fence_async_shared()
-            tma.async_copy_shared_to_global(dk_desc, at, staged)
+            copy_out(dk_desc, at, staged)
+        keys_phase ^= next_phase
         if DYNAMIC:
             mbarrier.wait(next_ready, next_phase)
             work = told(next_smem, 0)
@@ -2342,17 +2352,17 @@ def hopper_gradients_kernel(
     rows_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 2, BLOCK_M], rows_desc.layout)
     do_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, BLOCK_M, D], do_desc.layout)
     ds_smem = gl.allocate_shared_memory(DTYPE, [4, 64, BLOCK_M], DS_LAYOUT)
-    k_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, BLOCK_N, D], k_desc.layout)
+    k_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, BLOCK_N, D], k_desc.layout)
     v_smem = gl.allocate_shared_memory(DTYPE, [1, 1, 1, BLOCK_N, D], v_desc.layout)
-    o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 64, D], dk_desc.layout)
+    o_smem = seen_as(ds_smem, DTYPE, [4 * BLOCK_M // D, 1, 1, 64, D], dk_desc.layout)
     q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     do_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    q_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     do_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     ds_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    k_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    k_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     v_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     v_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
@@ -2375,8 +2385,8 @@ def hopper_gradients_kernel(
         mbarrier.init(do_free.index(stage), count=2)
         mbarrier.init(ds_ready.index(stage), count=2)
         mbarrier.init(ds_free.index(stage), count=2)
-    mbarrier.init(k_ready, count=1)
-    mbarrier.init(k_free, count=2)
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
     mbarrier.init(v_ready, count=2)
     mbarrier.init(v_free, count=2)
     fence_async_shared()
@@ -2402,7 +2412,7 @@ def hopper_gradients_kernel(
             )),
             (hopper_bring_gradients, (
                 q_desc, k_desc, v_desc, do_desc, rows_desc, q_smem, k_smem, v_smem, do_smem,
-                rows_smem, row_smem, place_smem, many_smem, q_ready, q_free, do_ready, do_free, k_ready, k_free,
+                rows_smem, row_smem, place_smem, many_smem, q_ready, do_ready, q_free, do_free, k_ready, k_free,
                 v_ready, v_free, next_smem, next_ready, next_free, counter, k_len, q_start, first_row_tile, row_tiles,
                 heads, group, works, shares,
                 BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, share_smem, SPLIT,
@@ -3106,7 +3116,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_90626010edac"), mutates_args=())
+@torch.library.custom_op(unused("attention_11829e760ca7"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3125,7 +3135,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_90626010edac"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_11829e760ca7"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3346,7 +3356,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_90626010edac"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_11829e760ca7"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3375,7 +3385,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_90626010edac"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_11829e760ca7"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3400,7 +3410,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_90626010edac"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_11829e760ca7"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3590,7 +3600,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_90626010edac"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_11829e760ca7"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
