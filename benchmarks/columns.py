@@ -30,6 +30,7 @@ from torch import Tensor
 import sparsedsl as sd
 from benchmarks.oracle import relative_distance
 from benchmarks.timing import samples
+from sparsedsl.codegen.ahead import replaced
 from sparsedsl.codegen.build import load
 from sparsedsl.codegen.emit import emit
 from sparsedsl.codegen.hopper_choice import Backend
@@ -166,11 +167,8 @@ def shares_of(module: ModuleType, shares: int | None) -> Iterator[list[int]]:
         asked.append(usual(*given) if shares is None else shares)
         return asked[-1]
 
-    vars(module).update(column_shares=told)
-    try:
+    with replaced(module, "column_shares", told):
         yield asked
-    finally:
-        vars(module).update(column_shares=usual)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

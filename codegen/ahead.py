@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,40 +83,30 @@ def compiled_ahead(
     with launches_compile(GPUTarget("cuda", arch, 32)) as kernels:
         for call in calls:
             for shares in (1, 2) if call == "ordinary" and hasattr(module, "column_shares") else (1,):
-                with columns_in(module, shares):
+                with replaced(module, "column_shares", partial(_always, shares)):
                     LAUNCHES[call](module, Sample(q, k, v, page_sizes))
                     if call == "ordinary" and arch == 90:
-                        with on_hopper(module, True):
+                        with replaced(module, "is_hopper", partial(_always, True)):
                             LAUNCHES[call](module, Sample(q, k, v, page_sizes))
     return kernels
 
 
+def _always(answer: object, *given: object) -> object:
+    return answer
+
+
 @contextmanager
-def columns_in(module: ModuleType, shares: int) -> Iterator[None]:
-    """The module splits every long column of backward into so many shares, if it has any."""
-    usual = getattr(module, "column_shares", None)
+def replaced(module: ModuleType, name: str, function: Callable[..., object]) -> Iterator[None]:
+    """The module calls another function by this name, if it has one: `is_hopper`, `column_shares`."""
+    usual = getattr(module, name, None)
     if usual is None:
         yield
         return
-    vars(module).update(column_shares=lambda *given: shares)
+    vars(module)[name] = function
     try:
         yield
     finally:
-        vars(module).update(column_shares=usual)
-
-
-@contextmanager
-def on_hopper(module: ModuleType, special: bool = True) -> Iterator[None]:
-    """The module takes every device for a Hopper, if it has kernels for one."""
-    usual = getattr(module, "is_hopper", None)
-    if usual is None or not special:
-        yield
-        return
-    vars(module).update(is_hopper=lambda device: True)
-    try:
-        yield
-    finally:
-        vars(module).update(is_hopper=usual)
+        vars(module)[name] = usual
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sparsedsl.codegen.decode_program import most_tiles, position_program
+from sparsedsl.codegen.decode_program import PositionProgram, most_tiles, position_program
 from sparsedsl.codegen.decode_text import CHUNK, POSITION
 from sparsedsl.codegen.decode_walk import CacheWalker
 from sparsedsl.codegen.kernel_walk import Masks, TableRoad
@@ -34,8 +34,7 @@ def decode_source(
     wide = tiling.bytes == 4
     kinds = text.part.kinds
     many = tuple(program_of(kind, tiles) for kind in kinds)
-    alone = _position_tiles(tiling, kinds)
-    few = tuple(position_program(kind, alone) for kind in kinds)
+    alone, few = _positions(tiling, kinds)
     walker = CacheWalker(text, masks, tables, ragged_keys)
     walks = {POSITION: walker.position_walk(few, tiles.block_m), CHUNK: walker.chunk_walk(many)}
     # What one of the two kernels reads beside its tensors is given to both.
@@ -80,17 +79,20 @@ def decode_source(
     return DecodeSource(kernels, f"    DecodePart(\n{entry}    ),\n")
 
 
-def _position_tiles(tiling: Tiling, kinds: Sequence[Pattern]) -> Tiles:
-    """The tiles of single positions: twice the keys where the GPU has room for three tiles of them in flight.
+def _positions(tiling: Tiling, kinds: Sequence[Pattern]) -> tuple[Tiles, tuple[PositionProgram | TableProgram, ...]]:
+    """The tiles of single positions, and their programs: twice the keys where the GPU has room for three in flight.
 
     On an H200 a program then keeps its multiprocessor busy alone, and the keys of 128 programs need no split.
     """
-    tiles = tiling.forward
-    double = replace(tiles, block_n=2 * tiles.block_n, warps=8)
-    roomy = tiling.bytes == 2 and tiling.head_dim <= 128 and tiles.stages > 2
-    # A table is one for both kernels.
-    by_table = any(isinstance(position_program(kind, each), TableProgram) for kind in kinds for each in (tiles, double))
-    return double if roomy and not by_table else replace(tiles, warps=4)
+    tiles = replace(tiling.forward, warps=4)
+    usual = tuple(position_program(kind, tiles) for kind in kinds)
+    if tiling.bytes == 2 and tiling.head_dim <= 128 and tiles.stages > 2:
+        double = replace(tiles, block_n=2 * tiles.block_n, warps=8)
+        programs = tuple(position_program(kind, double) for kind in kinds)
+        # A table is one for both kernels.
+        if not any(isinstance(each, TableProgram) for each in (*usual, *programs)):
+            return double, programs
+    return tiles, usual
 
 
 def _head_kinds(text: PartText) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.programs import LoopProgram, TableProgram
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram
-from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
+from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines, used_lines
 from sparsedsl.index import FALSE, TRUE, Predicate
 
 CALL = (
@@ -106,10 +105,9 @@ class CacheWalker:
             starts, counts, tile = section_lines(section, names, number)
             what = f"{name or _what(mask)}: {describe(section, 'i')}"
             found.append(Loop(what, starts, counts, tile, mask))
-        asked = "\n".join(line for loop in found for line in (*loop.starts, *loop.counts, *loop.tile))
+        following = [line for loop in found for line in (*loop.starts, *loop.counts, *loop.tile)]
         # A tile of the cache may be wider than the tile of queries: then no run asks for the place in the period.
-        home = [line for line in home_lines(tiles, names) if re.search(rf"\b{line.split()[0]}\b", asked)]
-        return [*lines, *home] if sections else [], found
+        return [*lines, *used_lines(home_lines(tiles, names), following)] if sections else [], found
 
     def _table_loops(self, program: TableProgram) -> list[Loop]:
         found = []

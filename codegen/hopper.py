@@ -21,7 +21,7 @@ from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram
 from sparsedsl.codegen.tiling import HopperTiles
-from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines
+from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines, used_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,14 +333,15 @@ def walk_text(text: str, end: str, tiles: TileProgram, section: Section, names: 
     """Two functions, whose names have this end: how many tiles a section has for the own tile; which is the u-th."""
     home = home_lines(tiles, names)
     lines, counts, tile = section_lines(section, names, 0)
-    without_last = [line for line in lines if not line.startswith(f"{counts[-1]} = ")]
+    # Which tile the u-th is does not depend on how many the last run has.
+    which = [*(line for line in lines if not line.startswith(f"{counts[-1]} = ")), *tile]
     what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
     holes = {
         "s": end,
         "what": _short(f"{what}: {describe(section, names.own)}."),
-        "count_lines": indented(_used(home, lines), 4),
+        "count_lines": indented([*used_lines(home, lines), *lines], 4),
         "count": " + ".join(counts),
-        "tile_lines": indented(_used(home, [*without_last, *tile]), 4),
+        "tile_lines": indented([*used_lines(home, which), *which], 4),
         "constants": "${constants}",
     }
     return Template(text).substitute(holes).replace("listed_below(", "hopper_listed_below(")
@@ -359,15 +360,6 @@ def _masks_text(masks: Sequence[str]) -> str:
     if len(masks) == 1:
         lines = [f"    keep = {masks[0]}"]
     return "\n".join(lines)
-
-
-def _used(lines: Sequence[str], following: Sequence[str]) -> list[str]:
-    """All lines, less those of the first that assign what none after them reads."""
-    kept = list(following)
-    for line in reversed(lines):
-        if re.search(rf"\b{line.partition(' = ')[0]}\b", " ".join(kept)):
-            kept.insert(0, line)
-    return kept
 
 
 def indented(lines: Sequence[str], indent: int) -> str:

@@ -28,10 +28,9 @@ from sparsedsl.codegen.split_text import (
     LongColumns,
     hopper_holes,
     hopper_launch_holes,
-    share_line,
     split_work_lines,
 )
-from sparsedsl.codegen.walk import Names, Section
+from sparsedsl.codegen.walk import Names, Section, share_line
 
 
 class HopperBackwardText:
@@ -202,15 +201,17 @@ class HopperBackwardText:
 
     def _count_lines(self) -> list[str]:
         """`total`: how many query tiles read the key tile, of all heads of the group."""
-        if len(self.programs) == 1 and not self.text.class_of_head:
-            if self.columns:
-                loops = self._loop_lines(lambda count, tile, mask: [share_line(count), "total += end_u - first_u"])
-                return ["total = 0", *loops, "total *= group"]
+        alike = len(self.programs) == 1 and not self.text.class_of_head
+        if alike and not self.columns:
             counts = self._loop_lines(lambda count, tile, mask: [count])
             return [f"total = group * ({' + '.join(counts)})" if self.loops[0] else "total = 0"]
-        loops = self._loop_lines(lambda count, tile, mask: [f"total += {count}"])
-        if self.columns:
-            loops = self._loop_lines(lambda count, tile, mask: [share_line(count), "total += end_u - first_u"])
+        loops = self._loop_lines(
+            lambda count, tile, mask: (
+                [share_line(count), "total += end_u - first_u"] if self.columns else [f"total += {count}"]
+            )
+        )
+        if alike:
+            return ["total = 0", *loops, "total *= group"]
         heads = "for i_h in range(i_g * group, (i_g + 1) * group):"
         return ["total = 0", heads, *(f"    {line}" for line in loops)]
 

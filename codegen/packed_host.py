@@ -117,8 +117,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     A program is launched for each document of each head, so they are counted first, for which the host waits. While a
     graph is captured it can't: then the spare programs start, and return.
     """
-    capturing = bounds.is_cuda and torch.cuda.is_current_stream_capturing()
-    if bounds.shape[0] <= length or capturing:
+    if bounds.shape[0] <= length or (bounds.is_cuda and torch.cuda.is_current_stream_capturing()):
         return bounds
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 

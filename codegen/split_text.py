@@ -301,11 +301,6 @@ def split_work_lines(columns: LongColumns, *, share: bool) -> list[str]:
     return filled(text, {"early_tiles": str(columns.early)}).splitlines()
 
 
-def share_line(tiles: str) -> str:
-    """Where the own share of a loop over so many tiles starts and ends."""
-    return f"first_u, end_u = share_of({tiles}, share, among)"
-
-
 def hopper_holes(columns: LongColumns | None, store: str) -> dict[str, str]:
     """What the backward kernel for Hopper says of long columns as it stores; `store` is for a column in one piece."""
     if columns is None:

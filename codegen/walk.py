@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -88,6 +89,20 @@ def home_lines(program: TileProgram, names: Names) -> list[str]:
     return [f"place = {names.own} % {rows}", f"home = {_scaled(columns, f'({names.own} // {rows})')}"]
 
 
+def used_lines(lines: Sequence[str], following: Sequence[str]) -> list[str]:
+    """Of lines that assign, those whose name is read after them, or in the lines that follow."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        if re.search(rf"\b{line.partition(' = ')[0]}\b", " ".join([*kept, *following])):
+            kept.insert(0, line)
+    return kept
+
+
+def share_line(tiles: str) -> str:
+    """Where the own share of a loop over so many tiles starts and ends."""
+    return f"first_u, end_u = share_of({tiles}, share, among)"
+
+
 def loop_lines(
     section: Section, names: Names, number: int, body: Sequence[str], *, in_shares: bool = False
 ) -> list[str]:
@@ -95,7 +110,7 @@ def loop_lines(
     lines, counts, tile = section_lines(section, names, number)
     tiles = " + ".join(counts)
     if in_shares:
-        lines.append(f"first_u, end_u = share_of({tiles}, share, among)")
+        lines.append(share_line(tiles))
         tiles = "first_u, end_u"
     lines.append(f"for u in range({tiles}):")
     return lines + [f"    {line}" for line in (*tile, *body)]

@@ -542,9 +542,7 @@ def emulated(module: ModuleType, programs: int = 2) -> ModuleType:
         num_programs=lambda axis: Scalar(_current[-1].programs),
     )
     barrier = SimpleNamespace(MBarrierLayout=lambda: "mbarrier", init=_init, arrive=_arrive, expect=_expect, wait=_wait)
-    copies = SimpleNamespace(
-        async_copy_global_to_shared=_bring, async_copy_shared_to_global=_put, store_wait=_store_wait
-    )
+    copies = SimpleNamespace(store_wait=_store_wait)
     for name, each in list(vars(module).items()):
         if isinstance(each, KernelInterface):
             setattr(module, name, Kernel(each.fn))

@@ -77,7 +77,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "4827dcd5a8db"
+DIGEST = "1b5c5bdc87d2"
 
 
 @triton.jit
@@ -3067,7 +3067,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_4827dcd5a8db"), mutates_args=())
+@torch.library.custom_op(unused("attention_1b5c5bdc87d2"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3086,7 +3086,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_4827dcd5a8db"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_1b5c5bdc87d2"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3301,13 +3301,12 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     A program is launched for each document of each head, so they are counted first, for which the host waits. While a
     graph is captured it can't: then the spare programs start, and return.
     """
-    capturing = bounds.is_cuda and torch.cuda.is_current_stream_capturing()
-    if bounds.shape[0] <= length or capturing:
+    if bounds.shape[0] <= length or (bounds.is_cuda and torch.cuda.is_current_stream_capturing()):
         return bounds
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_4827dcd5a8db"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_1b5c5bdc87d2"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3336,7 +3335,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_4827dcd5a8db"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_1b5c5bdc87d2"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3361,7 +3360,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_4827dcd5a8db"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_1b5c5bdc87d2"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3551,7 +3550,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_4827dcd5a8db"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_1b5c5bdc87d2"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
