@@ -70,8 +70,8 @@ def test_a_new_length_compiles_nothing(pattern: sd.Pattern) -> None:
         attention(q, k, v).sum().backward()
         return compilations()
 
-    # The three forms of a call: many queries, few over split keys, few over keys that are not split.
-    first, _, all_forms = [compiled_after(*lengths) for lengths in ((1024, 1024), (1, 5003), (1, 1))]
+    # All forms of a call: many queries, with long columns split and not; few over keys that are split and that are not.
+    first, *_, all_forms = [compiled_after(*each) for each in ((1024, 1024), (8192, 8192), (1, 5003), (1, 1))]
     assert first >= 4  # the counter counts: forward, rows, dq, dk and dv
     assert all_forms > first  # few queries have kernels of their own
     lengths = (4096, 4096), (5003, 5003), (17, 17), (64, 64), (3, 3), (16, 16), (2, 4099), (300, 70)
