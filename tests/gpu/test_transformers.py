@@ -6,6 +6,7 @@ from inspect import signature
 
 import pytest
 import torch
+from torch import Tensor
 
 import sparsedsl as sd
 
@@ -23,18 +24,22 @@ STACK = sd.cycle([(sd.sliding(2) | sd.power() | sd.sink(1)).blocks(64) & sd.caus
 def test_training_in_bf16_follows_float64(family: str) -> None:
     register(STACK, "on_gpu")
     register_oracle("on_gpu_oracle", STACK)
-    tokens = words(2, 1000).cuda()
-    results = []
-    for name, dtype in (
-        ("on_gpu", torch.bfloat16),
-        ("on_gpu_oracle", torch.bfloat16),
-        ("on_gpu_oracle", torch.float64),
-    ):
-        model = model_of(family, name, max_position_embeddings=1024).to("cuda", dtype).train()
-        loss = model(tokens, labels=tokens, use_cache=False).loss
-        results.append([each.double() for each in torch.autograd.grad(loss, [*model.parameters()])])
-    for ours, eager, exact in zip(*results, strict=True):
-        assert (ours - exact).norm() <= 2 * (eager - exact).norm() + 1e-3 * exact.norm()
+    squares: list[Tensor] = []  # [parameter, whose error: ours, eager's, and the exact gradient itself]
+    for seed in range(3):  # one batch's errors in a small gradient are nearly one number, seen by several parameters
+        tokens = words(2, 1000, seed).cuda()
+        results = []
+        for name, dtype in (
+            ("on_gpu", torch.bfloat16),
+            ("on_gpu_oracle", torch.bfloat16),
+            ("on_gpu_oracle", torch.float64),
+        ):
+            model = model_of(family, name, max_position_embeddings=1024).to("cuda", dtype).train()
+            loss = model(tokens, labels=tokens, use_cache=False).loss
+            results.append([each.double() for each in torch.autograd.grad(loss, [*model.parameters()])])
+        far = [(ours - exact, eager - exact, exact) for ours, eager, exact in zip(*results, strict=True)]
+        squares.append(torch.stack([torch.stack([each.square().sum() for each in three]) for three in far]))
+    ours, eager, exact = torch.stack(squares).sum(0).sqrt().unbind(1)
+    assert (ours <= 2 * eager + 1e-3 * exact).all(), ours / eager
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
