@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
@@ -33,11 +32,9 @@ BY_WINDOWS: dict[tuple[str, Shape], tuple[int, int]] = {
     ("backward", (64, 64, 64)): (1024, 4096),
     ("backward", (256, 64, 64)): (1024, 4096),
 }
-# The forward kernel for Hopper has a record of its own, of the same cases.
+# The kernels for Hopper: what ran by default.
 HOPPER_SHAPE: Shape = (128, 128, 128)
 HOPPER_CASES = ("sliding 4096", "dilated 512 x 8")
-# And the backward one another, in which it ran by default.
-HOPPER_BACKWARD_RECORD = RESULTS / "attention_fa4_h200.json"
 HOPPER_BACKWARD_SHAPE: Shape = (128, 64, 128)
 HOPPER_BACKWARD_CASES = ("sliding 1024", "sliding 4096")
 TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -55,9 +52,9 @@ def measured_gpu(record: Record) -> Gpu:
     for (direction, shape), sizes in BY_WINDOWS.items():
         pair = [(_explained(sd.sliding(size), SHORT, shape[0]), windows[shape[0], size, direction]) for size in sizes]
         costs[direction, shape] = _solved(pair, direction)
-    hopper = hopper_timings()
+    hopper = hopper_timings(record, "forward")
     special = [(explained_case(name, LENGTH), hopper[name, LENGTH]) for name in HOPPER_CASES]
-    found = hopper_backward_timings()
+    found = hopper_timings(record, "backward")
     special_backward = [(explained_case(name, LENGTH), found[name, LENGTH]) for name in HOPPER_BACKWARD_CASES]
     forward, backward = (
         tuple(sorted((shape, cost) for (name, shape), cost in costs.items() if name == direction))
@@ -79,21 +76,13 @@ def measured_gpu(record: Record) -> Gpu:
     )
 
 
-def hopper_timings() -> dict[tuple[str, int], float]:
-    """Milliseconds of the forward kernel for Hopper by case and tokens, from the table of its record."""
-    text = (RESULTS / "hopper_h200.txt").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| ([\d.]+) \(\d+\) \|", text, re.MULTILINE)
-    return {(case, int(tokens)): float(ms) for case, tokens, ms in rows}
-
-
-def hopper_backward_timings() -> dict[tuple[str, int], float]:
-    """Milliseconds of the backward kernel for Hopper by case and tokens: those of the default, sparse patterns only."""
+def hopper_timings(record: Record, direction: str) -> dict[tuple[str, int], float]:
+    """Milliseconds of the kernels for Hopper by case and tokens: those of the default, sparse patterns only."""
     names = {case.name for case in CASES}
-    timings = Record.read(HOPPER_BACKWARD_RECORD).timings
     return {
         (each.case, each.tokens): each.ms
-        for each in timings
-        if each.case in names and (each.peer, each.direction) == (OURS, "backward")
+        for each in record.timings
+        if each.case in names and (each.peer, each.direction) == (OURS, direction)
     }
 
 

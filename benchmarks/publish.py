@@ -3,10 +3,9 @@
     python -m benchmarks.publish            # after python -m benchmarks.attention --out ... on an H200
     python -m benchmarks.publish --check    # write nothing; exit status 1 if something would change
 
-From attention_h200.json, ceilings_h200.json, hopper_h200.txt and attention_fa4_h200.json in benchmarks/results/. Tables
-are found by the line of their head, or the heading above them, and replaced whole; prose is left alone but for the
-numbers named below. The pages show what `explain` prints with the new numbers, so they are written by a second process,
-after codegen/gpus.py.
+From attention_h200.json and ceilings_h200.json in benchmarks/results/. Tables are found by the line of their head, or
+the heading above them, and replaced whole; prose is left alone but for the numbers named below. The pages show what
+`explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ from sparsedsl.codegen.explanation import Pass
 from sparsedsl.codegen.gpus import H200
 
 ROOT = Path(__file__).resolve().parents[1]
-# The plain kernels, all cases; and the default's, which on Hopper are others, beside FlashAttention-4.
-RECORD, DEFAULTS = tables.RESULTS / "attention_h200.json", costs.HOPPER_BACKWARD_RECORD
+RECORD = tables.RESULTS / "attention_h200.json"
 # Matrix products over a tile: scores and output; backward, in two kernels, seven.
 PRODUCTS = {"forward": 2, "backward": 7}
 
@@ -93,14 +91,13 @@ def constants(record: Record, content: str) -> str:
 
 
 def readme(record: Record, content: str) -> str:
-    """README.md: the table under "Measured", of the default's kernels."""
-    return with_table(content, "Measured", tables.readme_rows(Record.read(DEFAULTS)))
+    """README.md: the table under "Measured"."""
+    return with_table(content, "Measured", tables.readme_rows(record))
 
 
 def hopper(record: Record, content: str) -> str:
-    """docs/hopper.md: all that was measured in the run of the default's kernels."""
-    found = Record.read(DEFAULTS)
-    return with_table(content, "What they give", tables.peer_rows(found))
+    """docs/hopper.md: all that was measured, and what was not."""
+    return with_table(content, "What they give", tables.peer_rows(record))
 
 
 def performance(record: Record, content: str) -> str:
@@ -148,8 +145,8 @@ def explanation(record: Record, content: str) -> str:
         content,
     )
 
-    content = with_table(content, "Forward on Hopper", hopper_predictions())
-    content = with_table(content, "Backward on Hopper", hopper_predictions("backward"))
+    content = with_table(content, "Forward on Hopper", hopper_predictions(record, "forward"))
+    content = with_table(content, "Backward on Hopper", hopper_predictions(record, "backward"))
 
     def shown(found: re.Match[str]) -> str:
         return f"$ sparsedsl {found[1]}\n{printed(found[1])}```"
@@ -193,14 +190,11 @@ def predictions(record: Record) -> tuple[list[str], list[tuple[float, bool]]]:
     return ["| " + " | ".join(each) + " |" for each in (head, ["---"] * len(head), *rows)], errors
 
 
-def hopper_predictions(direction: str = "forward") -> list[str]:
+def hopper_predictions(record: Record, direction: str) -> list[str]:
     """The table of measured and predicted times of the kernels for Hopper, forward or backward."""
     rows = ["| case | tokens | measured ms | predicted ms | error | fitted |", "| --- | --- | --- | --- | --- | --- |"]
-    fitted, timings = {
-        "forward": (costs.HOPPER_CASES, costs.hopper_timings),
-        "backward": (costs.HOPPER_BACKWARD_CASES, costs.hopper_backward_timings),
-    }[direction]
-    for (case, tokens), ms in timings().items():
+    fitted = {"forward": costs.HOPPER_CASES, "backward": costs.HOPPER_BACKWARD_CASES}[direction]
+    for (case, tokens), ms in costs.hopper_timings(record, direction).items():
         found: Pass = getattr(costs.explained_case(case, tokens), direction)
         assert found.hopper_ms is not None
         known = "yes" if case in fitted and tokens == costs.LENGTH else ""

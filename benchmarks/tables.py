@@ -60,11 +60,9 @@ class Timings:
 
 
 def plain_timings(record: Record) -> list[Timing]:
-    """Those of our plain kernels, which the default was before `compile` had others to choose; sparse patterns only."""
+    """Those of our plain kernels; sparse patterns only."""
     names = {case.name for case in CASES}
-    own = [each for each in record.timings if each.case in names and each.peer in (OURS, PLAIN)]
-    plain = [each for each in own if each.peer == PLAIN]
-    return plain or own
+    return [each for each in record.timings if each.case in names and each.peer == PLAIN]
 
 
 def ceilings() -> tuple[float, float]:

@@ -54,8 +54,7 @@ class Gpu:
     hopper_backward: tuple[tuple[Shape, KernelCost], ...] = ()
 
 
-# In benchmarks/results/: ceilings_h200.json, attention_h200.json, and for Hopper hopper_h200.txt and
-# attention_fa4_h200.json, 2026-11-25.
+# In benchmarks/results/: ceilings_h200.json; attention_h200.json, 2026-11-28.
 H200 = Gpu(
     name="h200",
     multiprocessors=132,
