@@ -63,19 +63,19 @@ H200 = Gpu(
     forward=(
         ((64, 64, 64), KernelCost(2.352, 12.12)),
         ((64, 128, 64), KernelCost(5.179, 26.14)),
-        ((128, 64, 64), KernelCost(3.847, 18.27)),
-        ((128, 128, 64), KernelCost(7.908, 16.87)),
+        ((128, 64, 64), KernelCost(4.383, 14.27)),
+        ((128, 128, 64), KernelCost(8.355, 33.26)),
         ((256, 128, 64), KernelCost(14.02, 67.12)),
     ),
     backward=(
         ((64, 64, 64), KernelCost(7.095, 28.87)),
-        ((128, 64, 64), KernelCost(12.18, 47.14)),
+        ((128, 64, 64), KernelCost(12.77, 47.27)),
         ((256, 64, 64), KernelCost(45.03, 126.3)),
     ),
-    call=(0.167, 0.607),
-    dense=(DenseRate(32768, 633.99, 587.75), DenseRate(131072, 582.89, 536.13)),
-    hopper=(((128, 128, 128), KernelCost(12.11, 18.38)),),
-    hopper_backward=(((128, 64, 128), KernelCost(16.47, 104.5)),),
+    call=(0.188, 0.555),
+    dense=(DenseRate(32768, 588.57, 544.39), DenseRate(131072, 572.43, 546.92)),
+    hopper=(((128, 128, 128), KernelCost(11.79, 20.68)),),
+    hopper_backward=(((128, 64, 128), KernelCost(16.84, 100.1)),),
 )
 
 GPUS = (H200,)

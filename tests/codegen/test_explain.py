@@ -403,7 +403,7 @@ HOPPER_BACKWARD = of_default("backward")
 
 def test_the_cost_of_the_kernel_for_hopper_is_derived_from_its_record() -> None:
     equations, times = [], []
-    for case in ("dilated 512 x 8", "sliding 4096"):
+    for case in ("sliding 1024", "sliding 4096"):
         (part,) = explained(case, 131072).parts
         assert part.hopper is not None
         equations.append((part.hopper.full + part.hopper.partial, part.hopper.own))
@@ -414,16 +414,27 @@ def test_the_cost_of_the_kernel_for_hopper_is_derived_from_its_record() -> None:
     assert (kept.visited, kept.own) == pytest.approx((visited, own), rel=1e-3)
 
 
-def test_predictions_of_the_kernel_for_hopper_against_its_record() -> None:
-    """The table of docs/explain.md is what the data gives; no case is off by more than a tenth."""
-    text = PAGE.read_text(encoding="utf-8")
-    assert len(HOPPER) == 12
-    for (case, tokens), ms in HOPPER.items():
-        predicted = explained(case, tokens).forward.hopper_ms
-        assert predicted is not None
-        off = predicted / ms - 1
-        assert abs(off) < 0.10, (case, tokens, off)
-        assert f"| {case} | {tokens} | {ms:.3f} | {predicted:.3f} | {off:+.1%} |" in text, off
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_predictions_on_hopper_against_their_record(direction: str) -> None:
+    """The table of docs/explain.md is what the data gives, and so are the errors that it names."""
+    heading = f"### {direction.capitalize()} on Hopper"
+    text = PAGE.read_text(encoding="utf-8").partition(heading)[2].partition("\n#")[0]
+    timings = of_default(direction)
+    assert len(timings) == 12
+    off = []
+    for each in timings:
+        found = getattr(explained(each["case"], each["tokens"]), direction)
+        assert found.floor_ms < each["ms"]
+        ms = median(each["samples_ms"])
+        error = found.hopper_ms / ms - 1
+        marked = each["tokens"] == 131072 and each["case"] in ("sliding 1024", "sliding 4096")
+        assert not marked or abs(error) < 1e-3
+        off += [] if marked else [abs(error)]
+        known = "yes" if marked else ""
+        row = f"| {each['case']} | {each['tokens']} | {ms:.3f} | {found.hopper_ms:.3f} | {error:+.1%} | {known} |"
+        assert row in text, row
+    assert f"off by {sum(off) / len(off):.1%} on average, {max(off):.1%} at most" in " ".join(text.split())
+    assert sum(off) / len(off) < 0.10
 
 
 def test_memory_on_hopper_is_what_was_measured() -> None:
@@ -445,24 +456,6 @@ def test_the_cost_of_the_backward_kernel_for_hopper_is_derived_from_its_record()
     ((shape, kept),) = H200.hopper_backward
     assert shape == (128, 64, 128)
     assert (kept.visited, kept.own) == pytest.approx((visited, own), rel=1e-3)
-
-
-def test_predictions_of_the_backward_kernel_for_hopper_against_its_record() -> None:
-    """The table of docs/explain.md is what the data gives, and so is the largest error that it names."""
-    text = PAGE.read_text(encoding="utf-8").partition("### Backward on Hopper")[2]
-    assert len(HOPPER_BACKWARD) == 12
-    errors = []
-    for each in HOPPER_BACKWARD:
-        found = explained(each["case"], each["tokens"]).backward
-        assert found.hopper_ms is not None
-        assert found.floor_ms is not None
-        assert found.floor_ms < each["ms"]
-        ms = median(each["samples_ms"])
-        errors.append(found.hopper_ms / ms - 1)
-        row = f"| {each['case']} | {each['tokens']} | {ms:.3f} | {found.hopper_ms:.3f} | {errors[-1]:+.1%} |"
-        assert row in text, row
-    assert max(errors) < 1e-3
-    assert f"too low, by at most {-min(errors):.1%}" in " ".join(text.split())
 
 
 def test_dense_attention_takes_what_was_measured() -> None:
