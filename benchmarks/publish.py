@@ -192,7 +192,7 @@ def predictions(record: Record) -> tuple[list[str], list[tuple[float, bool]]]:
 
 
 def hopper_predictions(record: Record, direction: str) -> tuple[list[str], list[str]]:
-    """Measured and predicted times of the kernels for Hopper, forward or backward: the table, and what is said of it."""
+    """Measured and predicted times of the kernels for Hopper: the table of one direction, and what is said of it."""
     rows = ["| case | tokens | measured ms | predicted ms | error | fitted |", "| --- | --- | --- | --- | --- | --- |"]
     off = []
     for (case, tokens), ms in costs.hopper_timings(record, direction).items():
@@ -206,8 +206,8 @@ def hopper_predictions(record: Record, direction: str) -> tuple[list[str], list[
     rate = 2 * HOPPER_PRODUCTS[direction] * block_m * block_n * width / cost.visited / 1e3
     return rows, [
         "",
-        f"In tiles of {block_m} x {block_n}, head dim 65 to {width}, a is {cost.visited} ns ({rate:.0f} executed TFLOP/s) and b"
-        f" {cost.own} ns, solved",
+        f"In tiles of {block_m} x {block_n}, head dim 65 to {width}, a is {cost.visited} ns ({rate:.0f} executed "
+        f"TFLOP/s) and b {cost.own} ns, solved",
         f"from the two marked cases. The other {len(off)} are off by {sum(off) / len(off):.1%} on average, "
         f"{max(off):.1%} at most.",
         "",
