@@ -44,12 +44,12 @@ class DecodePart:
 
     def splits(self, programs: int, capacity: int, many: bool, device: torch.device) -> int:
         """Into how many programs the keys of each are split."""
-        tiles = max(triton.cdiv(capacity, self.step * self.few_keys), 1)
+        tiles = max(tiles_in(0, capacity, self.step * self.few_keys), 1)
         if self.most_tiles:
             tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
         if many:
-            there = max(triton.cdiv(capacity, self.step * self.many_keys), 1)
-            tiles = min(triton.cdiv(tiles * self.few_keys, self.many_keys), there)
+            there = max(tiles_in(0, capacity, self.step * self.many_keys), 1)
+            tiles = min(tiles_in(0, tiles * self.few_keys, self.many_keys), there)
         at_once = multiprocessors(device) * (2 if many else self.few_at_once)
         return fewest_splits(programs, tiles, at_once)
 
@@ -62,7 +62,7 @@ ${decode_parts})
 def fewest_splits(programs: int, tiles: int, at_once: int) -> int:
     """The fewest splits of so many key tiles with about the fewest turns: tiles one after the other, round by round."""
     sizes = range(1, min(tiles, MOST_SPLITS) + 1)
-    turns = [triton.cdiv(programs * splits, at_once) * triton.cdiv(tiles, splits) for splits in sizes]
+    turns = [-(-programs * splits // at_once) * -(-tiles // splits) for splits in sizes]
     return next(splits for splits, each in zip(sizes, turns, strict=True) if each <= SPLIT_PRICE * min(turns))
 
 
@@ -88,7 +88,7 @@ def launch_cached(
     for part in DECODE_PARTS:
         many = q_len > FEW_QUERIES * part.step
         share = 1 if many else part.heads_together(heads, group)
-        row_tiles = (triton.cdiv(q_len, part.step) + part.block_m - 2) // part.block_m + 1
+        row_tiles = (tiles_in(0, q_len, part.step) + part.block_m - 2) // part.block_m + 1
         programs = batch * heads // share * (part.classes * row_tiles if many else q_len)
         own = part.splits(programs, capacity, many, q.device)
         grids.append((part, many, row_tiles if many else share, programs, own))
@@ -99,12 +99,12 @@ def launch_cached(
         # Many queries leave out rows before position 0, and those of classes without pairs.
         split_out.zero_()
         split_lse.fill_(float("-inf"))
-    width, first = triton.next_power_of_2(head_dim), 0
+    width, first = next_power_of_2(head_dim), 0
     for part, many, size, programs, own in grids:
         # A table that is made for a cache serves it until it has doubled.
-        ranks = triton.next_power_of_2(triton.cdiv(max(capacity, q_start + q_len), part.step))
+        ranks = next_power_of_2(tiles_in(0, max(capacity, q_start + q_len), part.step))
         stages = 2 if many else part.few_stages
-        sizes = {} if many else {"ROWS": max(16, triton.next_power_of_2(size))}
+        sizes = {} if many else {"ROWS": max(16, next_power_of_2(size))}
         (part.many if many else part.few)[(programs * own,)](
             *part.arrays(ranks, q.device),
             q,
@@ -153,5 +153,5 @@ def cache_table(block_m: int, block_n: int, ranks: int, device: torch.device) ->
     """The live tiles by query tile of a cache, (starts, tiles, query tiles)."""
     length = max(ranks, block_m, block_n)
     starts, tiles, _, _ = tile_tables(block_m, block_n, 0, length, length, device)
-    return starts, tiles, triton.cdiv(length, block_m)
+    return starts, tiles, tiles_in(0, length, block_m)
 '''

@@ -68,7 +68,7 @@ def hopper_backward_part${p}(
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     dq, dk, dv = results
     row_tiles = batch * heads * tiles_in(q_start, q_len, ${block_m})
 ${set_sums}    works = batch * key_heads * tiles_in(0, k_len, ${block_n})${more_works}
@@ -140,7 +140,7 @@ def hopper_backward_part${p}(
 ) -> bool:
     batch, heads, rows, head_dim = q.shape
     key_heads = k.shape[1]
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     dq, dk, dv = results
     ran = False
     for each in class_ranges(${step}, q_start, rows, k.shape[2], False):

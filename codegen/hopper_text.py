@@ -428,7 +428,7 @@ def hopper_part${p}(
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     k_len = k.shape[2]
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     works = batch * heads * tiles_in(q_start, q_len, ${block_m})
     if works:
         run(
@@ -473,7 +473,7 @@ def hopper_part${p}(
 ) -> bool:
     ran = False
     batch, heads, rows, head_dim = q.shape
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
         works = batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m})
@@ -533,7 +533,7 @@ DESCRIPTOR = '''
 
 def hopper_descriptor(tensor: Tensor, rows: int) -> HopperDescriptor:
     """The same as `tile_descriptor`, for the kernel for Hopper."""
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     return hopper_described(tensor, tensor.shape, tensor.stride(), (1, 1, rows, width))
 '''
 
@@ -543,7 +543,7 @@ def hopper_class_descriptor(
     tensor: Tensor, step: int, first: int, classes: int, ranks: int, rows: int
 ) -> HopperDescriptor:
     """The same as `class_descriptor`, for the kernel for Hopper."""
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     base = tensor[:, :, first:] if ranks else tensor
     batch, heads, length, dim = tensor.stride()
     shape = [*tensor.shape[:2], classes if ranks else 1, max(ranks, 1), tensor.shape[3]]

@@ -35,6 +35,11 @@ def tiles_in(start: int, length: int, size: int, documents: int | None = None) -
     if documents is not None:
         return length // size + documents
     return max((start + length + size - 1) // size - max(start, 0) // size, 0) if length else 0
+
+
+def next_power_of_2(number: int) -> int:
+    """What Triton's function of this name gives; that one is made for kernels too, and slow on the host."""
+    return 1 << (number - 1).bit_length()
 '''
 
 DESCRIPTOR = '''
@@ -43,7 +48,7 @@ def tile_descriptor(tensor: Tensor, rows: int, packed: bool) -> TensorDescriptor
     """A (batch, heads, length, head_dim) tensor read in tiles of `rows` rows of one head; outside reads give 0."""
     if packed:
         return packed_descriptor(tensor, rows)
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 '''
 
@@ -89,7 +94,7 @@ def class_descriptor(
     """The same tensor by residue class and rank: row first + class + step * rank, in tiles of `rows` ranks."""
     if packed:
         return packed_descriptor(tensor, rows, step)
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     base = tensor[:, :, first:] if ranks else tensor
     batch, heads, length, dim = tensor.stride()
     shape = [*tensor.shape[:2], classes if ranks else 1, max(ranks, 1), tensor.shape[3]]
@@ -128,7 +133,7 @@ ${give_before}            scale * LOG2_E,
             cu_seqlens,
             documents,
             head_dim=head_dim,
-            D=triton.next_power_of_2(head_dim),
+            D=next_power_of_2(head_dim),
             PRECISION=precision(q),
             num_warps=${warps},
             num_stages=${stages},
@@ -152,7 +157,7 @@ ${before_results}    scale: float,
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
     dq, dk, dv = results
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     row_tiles = batch * heads * tiles_in(q_start, q_len, ${dq_block_m}, documents)
     row_lse = torch.empty(row_tiles * ${dq_block_m}, dtype=torch.float32, device=q.device)
     row_delta = torch.empty_like(row_lse)
@@ -238,7 +243,7 @@ ${give_before}            scale * LOG2_E,
             cu_seqlens,
             documents,
 ${give_classes}            head_dim=head_dim,
-            D=triton.next_power_of_2(head_dim),
+            D=next_power_of_2(head_dim),
             PRECISION=precision(q),
             num_warps=${warps},
             num_stages=${stages},
@@ -262,7 +267,7 @@ ${before_results}    scale: float,
     batch, heads, rows, head_dim = q.shape
     key_heads = k.shape[1]
     dq, dk, dv = results
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     for each in class_ranges(${step}, q_start, rows, k.shape[2], packed):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
         row_tiles = batch * heads * ${each_count}tiles_in(q_start, q_len, ${dq_block_m}, documents)

@@ -168,7 +168,7 @@ def packed_descriptor(tensor: Tensor, rows: int, step: int = 1) -> TensorDescrip
     is also where the fourth dimension ends, so that hardware gives 0 for what follows the document, and stores none of
     it. The third dimension takes the 2**30 rows off again: 2**34 elements 2**30 times are 0 in addresses of 64 bits.
     """
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     _, heads, row, _ = tensor.stride()
     shape = [0x7FFF0000, tensor.shape[1], 0x7FFF0000, 1 << 30, tensor.shape[3]]
     return TensorDescriptor(tensor, shape, [row, heads, 2**34 - step * row, step * row, 1], [1, 1, 1, rows, width])

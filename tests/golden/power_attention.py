@@ -79,7 +79,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "0ac45fd3bf18"
+DIGEST = "059769133ca0"
 
 
 @triton.jit
@@ -1232,6 +1232,11 @@ def tiles_in(start: int, length: int, size: int, documents: int | None = None) -
     return max((start + length + size - 1) // size - max(start, 0) // size, 0) if length else 0
 
 
+def next_power_of_2(number: int) -> int:
+    """What Triton's function of this name gives; that one is made for kernels too, and slow on the host."""
+    return 1 << (number - 1).bit_length()
+
+
 def packed_descriptor(tensor: Tensor, rows: int, step: int = 1) -> TensorDescriptor:
     """A (1, heads, length, head_dim) tensor of documents read in tiles that end where the document does.
 
@@ -1239,7 +1244,7 @@ def packed_descriptor(tensor: Tensor, rows: int, step: int = 1) -> TensorDescrip
     is also where the fourth dimension ends, so that hardware gives 0 for what follows the document, and stores none of
     it. The third dimension takes the 2**30 rows off again: 2**34 elements 2**30 times are 0 in addresses of 64 bits.
     """
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     _, heads, row, _ = tensor.stride()
     shape = [0x7FFF0000, tensor.shape[1], 0x7FFF0000, 1 << 30, tensor.shape[3]]
     return TensorDescriptor(tensor, shape, [row, heads, 2**34 - step * row, step * row, 1], [1, 1, 1, rows, width])
@@ -1254,7 +1259,7 @@ def tile_descriptor(tensor: Tensor, rows: int, packed: bool) -> TensorDescriptor
     """A (batch, heads, length, head_dim) tensor read in tiles of `rows` rows of one head; outside reads give 0."""
     if packed:
         return packed_descriptor(tensor, rows)
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 
 
@@ -1313,7 +1318,7 @@ def forward_part(
             cu_seqlens,
             documents,
             head_dim=head_dim,
-            D=triton.next_power_of_2(head_dim),
+            D=next_power_of_2(head_dim),
             PRECISION=precision(q),
             num_warps=4,
             num_stages=2,
@@ -1337,7 +1342,7 @@ def backward_part(
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
     dq, dk, dv = results
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     row_tiles = batch * heads * tiles_in(q_start, q_len, 64, documents)
     row_lse = torch.empty(row_tiles * 64, dtype=torch.float32, device=q.device)
     row_delta = torch.empty_like(row_lse)
@@ -2444,7 +2449,7 @@ def hopper_described(
 
 def hopper_descriptor(tensor: Tensor, rows: int) -> HopperDescriptor:
     """The same as `tile_descriptor`, for the kernel for Hopper."""
-    width = triton.next_power_of_2(tensor.shape[3])
+    width = next_power_of_2(tensor.shape[3])
     return hopper_described(tensor, tensor.shape, tensor.stride(), (1, 1, rows, width))
 
 
@@ -2460,7 +2465,7 @@ def hopper_part(
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     k_len = k.shape[2]
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     works = batch * heads * tiles_in(q_start, q_len, 128)
     if works:
         run(
@@ -2523,7 +2528,7 @@ def hopper_backward_part(
 ) -> bool:
     batch, heads, q_len, head_dim = q.shape
     key_heads, k_len = k.shape[1], k.shape[2]
-    width = triton.next_power_of_2(head_dim)
+    width = next_power_of_2(head_dim)
     dq, dk, dv = results
     row_tiles = batch * heads * tiles_in(q_start, q_len, 64)
     columns = batch * key_heads * min(tiles_in(0, k_len, 128), 2)
@@ -2846,12 +2851,12 @@ class DecodePart:
 
     def splits(self, programs: int, capacity: int, many: bool, device: torch.device) -> int:
         """Into how many programs the keys of each are split."""
-        tiles = max(triton.cdiv(capacity, self.step * self.few_keys), 1)
+        tiles = max(tiles_in(0, capacity, self.step * self.few_keys), 1)
         if self.most_tiles:
             tiles = min(tiles, self.most_tiles[min((tiles - 1).bit_length(), len(self.most_tiles) - 1)])
         if many:
-            there = max(triton.cdiv(capacity, self.step * self.many_keys), 1)
-            tiles = min(triton.cdiv(tiles * self.few_keys, self.many_keys), there)
+            there = max(tiles_in(0, capacity, self.step * self.many_keys), 1)
+            tiles = min(tiles_in(0, tiles * self.few_keys, self.many_keys), there)
         at_once = multiprocessors(device) * (2 if many else self.few_at_once)
         return fewest_splits(programs, tiles, at_once)
 
@@ -2880,7 +2885,7 @@ DECODE_PARTS = (
 def fewest_splits(programs: int, tiles: int, at_once: int) -> int:
     """The fewest splits of so many key tiles with about the fewest turns: tiles one after the other, round by round."""
     sizes = range(1, min(tiles, MOST_SPLITS) + 1)
-    turns = [triton.cdiv(programs * splits, at_once) * triton.cdiv(tiles, splits) for splits in sizes]
+    turns = [-(-programs * splits // at_once) * -(-tiles // splits) for splits in sizes]
     return next(splits for splits, each in zip(sizes, turns, strict=True) if each <= SPLIT_PRICE * min(turns))
 
 
@@ -2906,7 +2911,7 @@ def launch_cached(
     for part in DECODE_PARTS:
         many = q_len > FEW_QUERIES * part.step
         share = 1 if many else part.heads_together(heads, group)
-        row_tiles = (triton.cdiv(q_len, part.step) + part.block_m - 2) // part.block_m + 1
+        row_tiles = (tiles_in(0, q_len, part.step) + part.block_m - 2) // part.block_m + 1
         programs = batch * heads // share * (part.classes * row_tiles if many else q_len)
         own = part.splits(programs, capacity, many, q.device)
         grids.append((part, many, row_tiles if many else share, programs, own))
@@ -2917,12 +2922,12 @@ def launch_cached(
         # Many queries leave out rows before position 0, and those of classes without pairs.
         split_out.zero_()
         split_lse.fill_(float("-inf"))
-    width, first = triton.next_power_of_2(head_dim), 0
+    width, first = next_power_of_2(head_dim), 0
     for part, many, size, programs, own in grids:
         # A table that is made for a cache serves it until it has doubled.
-        ranks = triton.next_power_of_2(triton.cdiv(max(capacity, q_start + q_len), part.step))
+        ranks = next_power_of_2(tiles_in(0, max(capacity, q_start + q_len), part.step))
         stages = 2 if many else part.few_stages
-        sizes = {} if many else {"ROWS": max(16, triton.next_power_of_2(size))}
+        sizes = {} if many else {"ROWS": max(16, next_power_of_2(size))}
         (part.many if many else part.few)[(programs * own,)](
             *part.arrays(ranks, q.device),
             q,
@@ -3116,7 +3121,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_0ac45fd3bf18"), mutates_args=())
+@torch.library.custom_op(unused("attention_059769133ca0"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3135,7 +3140,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_0ac45fd3bf18"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_059769133ca0"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3355,7 +3360,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_0ac45fd3bf18"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_059769133ca0"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3384,7 +3389,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_0ac45fd3bf18"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_059769133ca0"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3409,7 +3414,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_0ac45fd3bf18"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_059769133ca0"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3599,7 +3604,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_0ac45fd3bf18"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_059769133ca0"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
