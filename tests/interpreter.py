@@ -38,7 +38,7 @@ def _numpy_types(interpreter: Any) -> Any:
 
 
 def _patched_once(interpreter: Any) -> Any:
-    """Put the interpreter's functions into Triton's language at a launch, not again at each call of a function in it."""
+    """Put the interpreter's functions into Triton's language at a launch, not again at each call inside it."""
     usual, tl = interpreter._patch_lang, interpreter.tl
     patched: set[str] = set()
 

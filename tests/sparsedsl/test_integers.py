@@ -76,7 +76,8 @@ def test_questions(a: IntegerSet, hi: int) -> None:
     assert a.contains(numbers).tolist() == [int(x) in a for x in numbers]
     for starts in (numbers, numbers[:3]):
         stops = hi - starts
-        assert a.counts(starts, stops).tolist() == [a.count(*map(int, each)) for each in zip(starts, stops, strict=True)]
+        found = a.counts(starts, stops).tolist()
+        assert found == [a.count(*map(int, each)) for each in zip(starts, stops, strict=True)]
 
 
 def test_union_of_many_is_the_union() -> None:
