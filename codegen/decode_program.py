@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sparsedsl.codegen.constants import Constants
 from sparsedsl.codegen.programs import TableProgram
@@ -33,6 +34,7 @@ class PositionProgram:
     sections: tuple[Section, ...]
 
 
+@lru_cache(maxsize=256)
 def position_program(pattern: Pattern, tiles: Tiles) -> PositionProgram | TableProgram:
     """The program for single positions; a table where loops are not short enough, in the tiles of other kernels.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -145,6 +146,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
     return "\n".join(_two_blanks_at_most(lines)) + "\n"
 
 
+@cache
 def embedded(file: str) -> str:
     """The text of a file of this package that emitted modules contain, less its docstring and imports."""
     text = (Path(__file__).parent / file).read_text(encoding="utf-8")

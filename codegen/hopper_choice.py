@@ -177,7 +177,9 @@ def column_counts(programs: Sequence[LoopProgram], part: Part) -> list[int]:
 def _own_counts(tiles: TileProgram, part: Part) -> list[int]:
     length = LENGTH // part.step
     own, visited = -(-length // tiles.block_m), -(-length // tiles.block_n)
-    return [sum(tiles.counts(range(i, i + 1), visited)) for i in range(own)]
+    full, partial = tiles.counts_by_tile(range(own), visited)
+    counts: list[int] = (full + partial).tolist()
+    return counts
 
 
 def scores_ahead(programs: Sequence[LoopProgram]) -> bool:

@@ -169,6 +169,7 @@ def _cost(parts: Sequence[Share]) -> float:
     return tiles + MERGE_TILES * (len(parts) - 1)
 
 
+@cache
 def _tiles(pattern: Pattern, length: int) -> float:
     """The mean number of tiles that a query tile visits."""
     predicate = encoded(TableMasks.of(pattern).predicate)

@@ -38,9 +38,9 @@ def long_columns(part: Part, programs: Sequence[Program], early: int) -> LongCol
         return None
     tiles = loops[0].tiles
     rows = LENGTH // tiles.block_m + 4 * early * tiles.block_n // tiles.block_m
-    for j in range(early):
-        if 2 * max(sum(each.transposed.counts(range(j, j + 1), rows)) for each in loops) < rows:
-            return None
+    found = [sum(each.transposed.counts_by_tile(range(early), rows)) for each in loops]
+    if any(2 * max(counts) < rows for counts in zip(*found, strict=True)):
+        return None
     rows, columns = LENGTH // tiles.block_m, LENGTH // tiles.block_n
     visited = [sum(each.tiles.counts(range(rows), columns)) for each in loops]
     heads = part.kind_of or (0,)

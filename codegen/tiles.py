@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import lcm
+from typing import TYPE_CHECKING
 
 from sparsedsl.codegen.geometric import geometric_tail
 from sparsedsl.codegen.masks import Box, positions, simplified, tidy
@@ -24,6 +25,10 @@ from sparsedsl.index import TRUE, Predicate
 from sparsedsl.integers import EMPTY, EVERYTHING, INFINITY, IntegerSet, Segment
 from sparsedsl.normal import normalise
 from sparsedsl.pattern import Pattern
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Beyond this many classes a program is better told as a table.
 MOST_CLASSES = 1 << 10
@@ -82,14 +87,24 @@ class TileProgram:
 
     def counts(self, q_tiles: range, column_tiles: int) -> tuple[int, int]:
         """(FULL, PARTIAL) tiles visited by these query tiles. O(tiles · segments) time."""
-        full = partial = 0
-        for i in q_tiles:
-            home = self.column_classes * (i // self.row_classes)
-            for group in self.groups:
-                if group.rows[0] <= i < group.rows[1]:
-                    lo, hi = group.columns[0], min(group.columns[1], column_tiles)
-                    visited = group.visits[i % self.row_classes].count(home - hi + 1, home - lo + 1)
-                    full, partial = (full + visited, partial) if group.full else (full, partial + visited)
+        full, partial = self.counts_by_tile(q_tiles, column_tiles)
+        return int(full.sum()), int(partial.sum())
+
+    def counts_by_tile(self, q_tiles: range, column_tiles: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(FULL, PARTIAL) tiles visited by each of these query tiles, which follow one another."""
+        import numpy as np
+
+        full, partial = (np.zeros(len(q_tiles), dtype=np.int64) for _ in range(2))
+        for group in self.groups:
+            first, end = max(group.rows[0], q_tiles.start), min(group.rows[1], q_tiles.stop)
+            lo, hi = group.columns[0], min(group.columns[1], column_tiles)
+            found = full if group.full else partial
+            for start in range(first, min(end, first + self.row_classes)):
+                visits = group.visits[start % self.row_classes]
+                if visits:
+                    home = self.column_classes * (np.arange(start, end, self.row_classes) // self.row_classes)
+                    own = slice(start - q_tiles.start, end - q_tiles.start, self.row_classes)
+                    found[own] += visits.counts(home - hi + 1, home - lo + 1)
         return full, partial
 
 

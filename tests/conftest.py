@@ -7,11 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 import tests.interpreter  # noqa: F401
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# Workers of pytest-xdist share the cores; threads of one that wait for work in a loop would hold up the other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    # In processes that tests start too; and torch.compile starts none of its own, each of which would import torch.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # No deadline: the first example pays for imports and compilation, and machines differ. With CI set, every run
 # draws the same examples, so that a change never fails by another's luck.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from types import ModuleType
 
@@ -29,7 +30,7 @@ from sparsedsl.constructors import (
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 from sparsedsl.patterns.longnet import longnet
-from tests.codegen.modules import SMALL, imported
+from tests.codegen.modules import SMALL, first_function, imported
 from tests.codegen.oracle import assert_within_rule, dense_attention, dense_mask, random_inputs
 
 PATTERNS: dict[str, Pattern | PerHead] = {
@@ -166,6 +167,13 @@ def test_without_its_masks_the_comparison_fails(road: str) -> None:
     exact, got = expected(pattern, tensors, torch.float64), outcome(module, tensors)
     for ours, want in zip(got, exact, strict=True):
         assert (ours - want).abs().max() > 1e-2
+
+
+def test_kernels_are_found_in_their_text_as_inspect_finds_them() -> None:
+    lines = emit(PATTERNS["sliding"], SMALL).splitlines(keepends=True)
+    starts = [number for number, line in enumerate(lines) if line.startswith("@")]
+    assert len(starts) > 20
+    assert all(first_function(lines[start:]) == inspect.getblock(lines[start:]) for start in starts)
 
 
 def test_emission_repeats_to_the_byte() -> None:

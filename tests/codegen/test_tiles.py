@@ -55,7 +55,10 @@ def test_tiles_equal_dense(pattern: Pattern, block_m: int, block_n: int, length:
             seen[i, j] += 1
             assert (mask == TRUE) == tile(dense, i, j, block_m, block_n).all()
     assert (seen == live_tiles).all()
+    by_tile = np.asarray(sum(program.counts_by_tile(range(rows), columns)))
+    assert (by_tile == live_tiles.sum(1)).all()
     assert sum(program.counts(range(rows), columns)) == live_tiles.sum()
+    assert sum(program.counts(range(rows // 2, rows), columns)) == by_tile[rows // 2 :].sum()
     for each in (program, transposed):
         assert_runs_spell_the_groups(each)
 

@@ -74,6 +74,10 @@ def test_questions(a: IntegerSet, hi: int) -> None:
     assert list(a.members(-50, hi)) == inside
     numbers = np.arange(-60, 60)
     assert a.contains(numbers).tolist() == [int(x) in a for x in numbers]
+    for starts in (numbers, numbers[:3]):
+        stops = hi - starts
+        found = a.counts(starts, stops).tolist()
+        assert found == [a.count(*map(int, each)) for each in zip(starts, stops, strict=True)]
 
 
 def test_union_of_many_is_the_union() -> None:
