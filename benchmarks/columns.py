@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 wrong += 1
                 print(f"WRONG: {name}, {heads} heads, {backend}: {complaint}", file=sys.stderr)
     print(f"\n{options.tokens} tokens, bf16, head dim {HEAD_DIM}; {torch.cuda.get_device_name()}; ", end="")
-    print(f"torch {torch.__version__}, triton {triton.__version__}")
+    print(f"torch {torch.__version__}, triton {triton.__version__}; `python -m benchmarks.columns`")
     return int(wrong > 0)
 
 

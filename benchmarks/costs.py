@@ -33,8 +33,7 @@ BY_WINDOWS: dict[tuple[str, Shape], tuple[int, int]] = {
     ("backward", (256, 64, 64)): (1024, 4096),
 }
 # The kernels for Hopper: what ran by default. Both directions' numbers come from these two cases.
-HOPPER_SHAPE: Shape = (128, 128, 128)
-HOPPER_BACKWARD_SHAPE: Shape = (128, 64, 128)
+HOPPER_SHAPES: dict[str, Shape] = {"forward": (128, 128, 128), "backward": (128, 64, 128)}
 HOPPER_CASES = ("sliding 1024", "sliding 4096")
 TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -51,10 +50,6 @@ def measured_gpu(record: Record) -> Gpu:
     for (direction, shape), sizes in BY_WINDOWS.items():
         pair = [(_explained(sd.sliding(size), SHORT, shape[0]), windows[shape[0], size, direction]) for size in sizes]
         costs[direction, shape] = _solved(pair, direction)
-    hopper = hopper_timings(record, "forward")
-    special = [(explained_case(name, LENGTH), hopper[name, LENGTH]) for name in HOPPER_CASES]
-    found = hopper_timings(record, "backward")
-    special_backward = [(explained_case(name, LENGTH), found[name, LENGTH]) for name in HOPPER_CASES]
     forward, backward = (
         tuple(sorted((shape, cost) for (name, shape), cost in costs.items() if name == direction))
         for direction in DIRECTIONS
@@ -70,9 +65,15 @@ def measured_gpu(record: Record) -> Gpu:
         backward=backward,
         call=(_host_ms(record, "forward"), _host_ms(record, "backward")),
         dense=tuple(DenseRate(tokens, *(rates[tokens, direction] for direction in DIRECTIONS)) for tokens in lengths),
-        hopper=((HOPPER_SHAPE, _solved(special, "hopper")),),
-        hopper_backward=((HOPPER_BACKWARD_SHAPE, _solved(special_backward, "hopper_backward")),),
+        hopper=_hopper_costs(record, "forward", "hopper"),
+        hopper_backward=_hopper_costs(record, "backward", "hopper_backward"),
     )
+
+
+def _hopper_costs(record: Record, direction: str, kernel: str) -> tuple[tuple[Shape, KernelCost]]:
+    found = hopper_timings(record, direction)
+    pair = [(explained_case(name, LENGTH), found[name, LENGTH]) for name in HOPPER_CASES]
+    return ((HOPPER_SHAPES[direction], _solved(pair, kernel)),)
 
 
 def hopper_timings(record: Record, direction: str) -> dict[tuple[str, int], float]:

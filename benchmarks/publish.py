@@ -210,7 +210,6 @@ def hopper_predictions(record: Record, direction: str) -> tuple[list[str], list[
         f"TFLOP/s) and b {cost.own} ns, solved",
         f"from the two marked cases. The other {len(off)} are off by {sum(off) / len(off):.1%} on average, "
         f"{max(off):.1%} at most.",
-        "",
     ]
 
 

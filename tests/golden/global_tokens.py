@@ -80,7 +80,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "0cf5630e1225"
+DIGEST = "1ce881bc6881"
 
 
 @triton.jit
@@ -1282,7 +1282,7 @@ def column_shares(longest: int, key_heads: int, reads: float, programs: int) -> 
 
 
 # A share has at least so many query tiles, and a split must make the longest column shorter by as many: else starting
-# more programs, and adding up what they leave, costs more than it gains. By arithmetic; no run has timed it.
+# more programs, and adding up what they leave, costs more than it gains. By arithmetic.
 LEAST_SHARE = 16
 # So many shares are as long as what each program in flight gets in all: the card ends evenly.
 PIECES = 4
@@ -2450,7 +2450,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_0cf5630e1225"), mutates_args=())
+@torch.library.custom_op(unused("attention_1ce881bc6881"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2469,7 +2469,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_0cf5630e1225"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_1ce881bc6881"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2689,7 +2689,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_0cf5630e1225"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_1ce881bc6881"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2718,7 +2718,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_0cf5630e1225"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_1ce881bc6881"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2743,7 +2743,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_0cf5630e1225"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_1ce881bc6881"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -2933,7 +2933,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_0cf5630e1225"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_1ce881bc6881"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

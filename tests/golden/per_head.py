@@ -94,7 +94,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'per_head([sliding(512), sliding(512), power(), sink(64) & causal()])'
-DIGEST = "f0dd932b9e4a"
+DIGEST = "37e7814e984d"
 
 
 @triton.jit
@@ -1667,7 +1667,7 @@ def column_shares(longest: int, key_heads: int, reads: float, programs: int) -> 
 
 
 # A share has at least so many query tiles, and a split must make the longest column shorter by as many: else starting
-# more programs, and adding up what they leave, costs more than it gains. By arithmetic; no run has timed it.
+# more programs, and adding up what they leave, costs more than it gains. By arithmetic.
 LEAST_SHARE = 16
 # So many shares are as long as what each program in flight gets in all: the card ends evenly.
 PIECES = 4
@@ -3065,7 +3065,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_f0dd932b9e4a"), mutates_args=())
+@torch.library.custom_op(unused("attention_37e7814e984d"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3084,7 +3084,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_f0dd932b9e4a"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_37e7814e984d"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3304,7 +3304,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_f0dd932b9e4a"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_37e7814e984d"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3333,7 +3333,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_f0dd932b9e4a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_37e7814e984d"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3358,7 +3358,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_f0dd932b9e4a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_37e7814e984d"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3548,7 +3548,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_f0dd932b9e4a"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_37e7814e984d"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

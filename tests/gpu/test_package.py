@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.codegen.test_package import ROOT, output
+
 pytestmark = pytest.mark.gpu
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PATTERN = "sliding(200) | sink(4) & causal()"
 
 # In a process where sparsedsl can't be imported. Forward, backward, packed documents, and a token over a cache.
@@ -51,16 +48,6 @@ print(all(right), len(right), sorted({name for name, hit in hits if hit}), sorte
 """
 
 
-def output(command: Sequence[str], cache: Path) -> str:
-    """What a Python that compiles into an empty cache prints."""
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_package_compiled_ahead_runs_alone_and_compiles_nothing(tmp_path: Path) -> None:
     major, minor = torch.cuda.get_device_capability()
     words = ["build", PATTERN, "-o", str(tmp_path / "kernels_ahead"), "--aot", f"sm_{major}{minor}"]
@@ -77,7 +64,10 @@ def test_a_package_compiled_ahead_runs_alone_and_compiles_nothing(tmp_path: Path
 
 
 def test_the_decoder_example(tmp_path: Path) -> None:
-    done = output(["examples/train_decoder.py", "--steps", "60", "--out", str(tmp_path / "out")], tmp_path / "cache")
+    done = output(
+        [str(ROOT / "examples" / "train_decoder.py"), "--steps", "60", "--out", str(tmp_path / "out")],
+        tmp_path / "cache",
+    )
     assert "letters, cuda" in done
     assert "generation with the cache equals recomputation: " in done
     first, last = map(float, *re.findall(r"loss (\S+) -> (\S+);", done))

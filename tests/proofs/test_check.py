@@ -77,7 +77,7 @@ def assert_agrees(pattern: Pattern | PerHead | Stack, seq_len: int, layers: int 
     return verdict
 
 
-@settings(max_examples=2000)
+@settings(max_examples=6000)
 @given(layered(), st.integers(1, 48), st.integers(1, 9) | st.none(), st.booleans())
 def test_every_field_of_the_verdict(
     pattern: Pattern | PerHead | Stack, seq_len: int, layers: int | None, residual: bool
