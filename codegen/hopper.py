@@ -18,10 +18,12 @@ from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
+from sparsedsl.codegen.spans import span_of
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram
 from sparsedsl.codegen.tiling import HopperTiles
 from sparsedsl.codegen.walk import Names, Section, home_lines, section_lines, used_lines
+from sparsedsl.index import TRUE, Predicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class HopperText:
         holes = self.text.holes() | self._holes()
         texts = [filled_text(each, holes) for each in self.walks]
         if self.masks:
-            texts.append(filled_text(hopper_text.KEEP, holes))
+            texts.append(filled_text(hopper_text.MASKED, holes))
         texts.append(filled_text(hopper_text.KERNEL, holes))
         whole = _placed("".join(texts), bool(self.text.class_of_head))
         return "\n".join(piece for line in whole.splitlines() for piece in broken(line)) + "\n"
@@ -89,10 +91,7 @@ class HopperText:
                 if section.mask is None:
                     full[kind] = number
                     continue
-                conditions = [masks.call(section.mask, "q", "k")]
-                if self.ragged_keys:
-                    conditions.append("(k < k_len)")
-                masked.append(Loop({kind: number}, self._mask_number(" & ".join(conditions))))
+                masked.append(Loop({kind: number}, self._mask_number(self._mask_lines(section.mask, masks))))
                 if len(self.programs) == 1 and usually_one(program.tiles, section.mask, self.text.part.step):
                     columns = halves(self.text.part.kinds[0], program.tiles, section.mask)
                     masked[-1] = replace(masked[-1], once=True, columns=columns)
@@ -105,13 +104,34 @@ class HopperText:
         masked.sort(key=lambda loop: loop.once)
         loops = [Loop(full, None)] if full or len(self.programs) > 1 else []
         if full and self.ragged_keys:
-            loops.append(Loop(full, self._mask_number("k < k_len"), ragged=True))
+            loops.append(Loop(full, self._mask_number(self._mask_lines(TRUE, masks)), ragged=True))
         return loops + lead + masked or [Loop({}, None)]
 
-    def _mask_number(self, source: str) -> int:
-        if source not in self.masks:
-            self.masks.append(source)
-        return self.masks.index(source)
+    def _mask_number(self, lines: str) -> int:
+        if lines not in self.masks:
+            self.masks.append(lines)
+        return self.masks.index(lines)
+
+    def _mask_lines(self, mask: Predicate, masks: Masks) -> str:
+        """The lines that make the scores of pairs that take no part -inf: by bounds of each row's keys, or pair by pair."""
+        span = span_of(mask, "q")
+        lines = [f"# {_short(predicate_source(mask))}"]
+        if span is None:
+            keep = masks.call(mask, "gl.expand_dims(q, 1)", "k")
+            return "\n".join([
+                *lines,
+                "k = gl.expand_dims(k_first + fresh(gl.arange(0, COLUMNS, gl.SliceLayout(0, S_LAYOUT))), 0)",
+                f"keep = {keep}",
+                *(["keep = keep & (k < k_len)"] if self.ragged_keys else []),
+                'b_s = gl.where(keep & present, b_s, float("-inf"))',
+            ])
+        if span.first:
+            first = _extreme("maximum", span.first)
+            lines.append(f"b_s = since(b_s, gl.where(present, {first} - k_first, COLUMNS), COLUMNS)")
+        ends = (*span.end, *(["k_len"] if self.ragged_keys else []))
+        if ends:
+            lines.append(f"b_s = until(b_s, gl.where(present, {_extreme('minimum', ends)} - k_first, 0), COLUMNS)")
+        return "\n".join(lines)
 
     def _add_walk(self, program: LoopProgram, section: Section) -> int:
         """Write the functions that count the section's tiles and tell the u-th."""
@@ -132,10 +152,11 @@ class HopperText:
             "constants_first": "constants, " if self.look_up else "",
             "constants_given": "            constants_on(q.device),\n" if self.look_up else "",
             "masks": _masks_text(self.masks),
-            "step_mask": self._mask_text("MASK", 4, "if MASK >= 0:") if self.masks else "",
+            "step_mask": self._step_mask() if self.masks else "",
             "first_mask": "" if first.mask is None else self._first_mask(first),
             "work": indented(self._work_lines(), 8),
-            "bring_work": indented([*self._work_lines(), "i_g = i_h // group"], 8),
+            "bring_work": indented([*self._work_lines(), *_PLACE_LINES], 8),
+            "v_stages": "STAGES",
             "kind": f"        kind = {kind_source(self.text.part)}\n" if len(self.programs) > 1 else "",
             "open": "        if (i_c >= 0) & (i_c < classes):\n" if bound else "",
             "counts": indented(self._by_kind("first", "0", first, self._count), 12),
@@ -159,7 +180,8 @@ class HopperText:
             ),
             "dynamic": str(self.choice.dynamic),
             "counter": counter(self.choice.dynamic),
-            "o_tensor": "out" if last else "q",
+            # The copy engine's place is told by `i_bh` alone: a division less at the end of each query tile.
+            "o_tensor": "out.view(1, -1, *out.shape[2:])" if last else "q",
             "o_by_tma": f"width <= {WIDEST_OUTPUT}" if last else "False",
             "class_names": ", " + ", ".join(f'"{name}"' for name in names) if names else "",
         }
@@ -173,9 +195,9 @@ class HopperText:
         lines += [
             f"i_bh = {program} // row_tiles",
             f"i = first_row_tile + row_tiles - 1 - {program} % row_tiles",
-            "i_b = i_bh // heads",
-            "i_h = i_bh % heads",
         ]
+        if self.text.class_of_head or len(self.programs) > 1:
+            lines.append("i_h = i_bh % heads")
         if self.text.class_of_head:
             lines.append(f"i_c = {self.text.class_of_head} - first_class")
         return lines
@@ -217,23 +239,18 @@ class HopperText:
         return ["if first > 0:", *(f"    {line}" for line in lines)]
 
     def _first_mask(self, first: Loop) -> str:
-        lines = indented(["j = key_tiles + 1", *self._first_tile(first)], 12) + "\n"
-        return lines + self._mask_text(str(first.mask), 12, "")
+        lines = ["j = key_tiles + 1", *self._first_tile(first), self._masked(str(first.mask), "BLOCK_N", "True")]
+        return indented(lines, 12) + "\n"
 
-    def _mask_text(self, mask: str, indent: int, condition: str) -> str:
-        constants = ", constants" if self.look_up else ""
-        lines = [
-            "o_m = position + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))",
-            f"o_n = j * BLOCK_N + {'FIRST + ' if condition else ''}fresh("
-            f"gl.arange(0, {'COLUMNS' if condition else 'BLOCK_N'}, gl.SliceLayout(0, S_LAYOUT)))",
-            f"keep = hopper_keep{self.text.suffix}(gl.expand_dims(o_m, 1), gl.expand_dims(o_n, 0), k_len{constants}, "
-            f"{mask})",
-            f'b_s = gl.where({"keep & present" if condition else "keep"}, b_s, float("-inf"))',
-        ]
-        if condition:
-            layout = "S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])"
-            lines = [condition, *(f"    {line}" for line in (layout, *lines))]
-        return indented(lines, indent) + "\n"
+    def _step_mask(self) -> str:
+        return indented(["if MASK >= 0:", f"    {self._masked('MASK', 'COLUMNS', 'present')}"], 4) + "\n"
+
+    def _masked(self, mask: str, columns: str, present: str) -> str:
+        first = "j * BLOCK_N" if columns == "BLOCK_N" else "j * BLOCK_N + FIRST"
+        return (
+            f"b_s = hopper_masked{self.text.suffix}(b_s, position, {first}, {present}, k_len{self._constants}, {mask}, "
+            f"{columns})"
+        )
 
     def _loop_lines(self, body: Callable[[Loop], list[str]]) -> list[str]:
         lines: list[str] = []
@@ -264,12 +281,14 @@ class HopperText:
 
     def _bring_body(self, loop: Loop) -> list[str]:
         c = self.text.holes()["c"]
-        bring = "bring({0}_desc, [i_b, i_g, {c}j * BLOCK_N, 0], {0}_ready, {0}_free, {0}_smem, slot, phase, KEY_BYTES)"
+        bring = "bring({0}_desc, [i_b, i_g, {c}j * BLOCK_N, 0], {0}_ready, {0}_free, {0}_smem, {1}, KEY_BYTES)"
         return [
             *self._tile_lines(loop),
-            bring.format("k", c=c),
-            bring.format("v", c=c),
+            bring.format("k", "slot, phase", c=c),
+            bring.format("v", "v_slot, v_phase", c=f"{c}old_"),
+            "old_j = j",
             "slot, phase = next_slot(slot, phase, STAGES)",
+            "v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)",
         ]
 
     def _attend_body(self, loop: Loop) -> list[str]:
@@ -279,13 +298,12 @@ class HopperText:
             *(self._tile_lines(loop) if loop.mask is not None else []),
             *([f"{name}: gl.constexpr = {value}" for name, value in own.items() if not value.isdecimal()]),
             f"acc, weights, shrink, row_max, row_sum = hopper_step{self.text.suffix}(acc, weights, shrink, row_max, "
-            "row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, old_slot, old_phase, "
+            "row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase, v_slot, v_phase, "
             f"position, {'0' if loop.mask is None else 'j'}, {'many > 0' if loop.once else 'True'}, k_len, scale"
             f"{self._constants}, {-1 if loop.mask is None else loop.mask}, "
             f"{', '.join(_given(own))}, {', '.join(_given(before))}, BLOCK_N, D, DTYPE)",
-            "old_slot = slot",
-            "old_phase = phase",
             "slot, phase = next_slot(slot, phase, STAGES)",
+            "v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)",
         ]
 
     def _columns(self, loop: Loop) -> dict[str, str]:
@@ -304,6 +322,8 @@ class HopperText:
         return self._columns(self.loops[0])
 
 
+# Where a query tile's head is.
+_PLACE_LINES = ["i_b = i_bh // heads", "i_h = i_bh % heads", "i_g = i_h // group"]
 _MERGE_LSE = """\
             b_before = gl.load(lse_ptr + row, mask=inside, other=float("-inf"))
             top = gl.maximum(b_lse, b_before)
@@ -356,10 +376,17 @@ def _masks_text(masks: Sequence[str]) -> str:
     """The masks of a part, each under its number."""
     lines = []
     for number, source in enumerate(masks):
-        lines += [f"    {'if' if number == 0 else 'elif'} MASK == {number}:", f"        keep = {source}"]
-    if len(masks) == 1:
-        lines = [f"    keep = {masks[0]}"]
-    return "\n".join(lines)
+        lines += [f"{'if' if number == 0 else 'elif'} MASK == {number}:", *(f"    {x}" for x in source.splitlines())]
+    return indented(lines, 4)
+
+
+def _extreme(which: str, bounds: Sequence[str]) -> str:
+    """The least or the greatest of bounds of keys for each query."""
+    found = bounds[0]
+    for bound in bounds[1:]:
+        found = f"gl.{which}({found}, {bound})"
+    # A bound that is the same for all queries is one for each of them all the same.
+    return found if any("q" in bound for bound in bounds) else f"q * 0 + {found}"
 
 
 def indented(lines: Sequence[str], indent: int) -> str:

@@ -145,7 +145,7 @@ def hopper_candidates(part: Part, tiling: Tiling) -> list[HopperTiles]:
 
 
 def ring(block_n: int, width: int) -> int:
-    """How many key tiles of K and of V there is room for, as `hopper_stages` of an emitted module counts."""
+    """How many key tiles of K there is room for, as `hopper_stages` of an emitted module counts."""
     return max(2, min(MOST_STAGES, 32768 // (block_n * width)))
 
 

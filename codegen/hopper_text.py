@@ -132,6 +132,58 @@ def last_values(
 
 
 @gluon.jit
+def log2(numbers):
+    """Their logarithms to base 2, as exact as the powers of two of the softmax."""
+    return gl.inline_asm_elementwise(
+        "lg2.approx.f32 $$0, $$1;", "=f,f", [numbers], dtype=gl.float32, is_pure=True, pack=1
+    )
+
+
+@gluon.constexpr_function
+def cutting(count, holds):
+    """Assembly: of the `count` scores that a thread has, those of columns `holds` does not let through become -inf.
+
+    A thread has columns 2 * (lane % 4) and the next of each eight, of the one row and of the other in turn: numbers 0
+    and 2 of what is compared stand for both. With an immediate number for each column nothing is held in registers.
+    """
+    own = "mov.u32 t, %laneid; and.b32 t, t, 3; shl.b32 t, t, 1;"
+    rows = f"sub.s32 a, $${2 * count}, t; sub.s32 b, $${2 * count + 2}, t;"
+    each = " ".join(
+        [
+            f"setp.{holds}.s32 p, {'ab'[k // 2 % 2]}, {k // 4 * 8 + k % 2}; selp.f32 $${k}, $${k}, 0fFF800000, p;"
+            for k in range(count)
+        ]
+    )
+    return f"{{ .reg .pred p; .reg .b32 t, a, b; {own} {rows} {each} }}"
+
+
+@gluon.constexpr_function
+def cutting_operands(count):
+    """Of these: the scores, and what columns are compared with."""
+    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["r"] * count)
+
+
+@gluon.jit
+def until(b_s, end, COLUMNS: gl.constexpr):
+    """Scores [64, COLUMNS], -inf from each row's own column on."""
+    COUNT: gl.constexpr = COLUMNS // 2
+    return gl.inline_asm_elementwise(
+        cutting(COUNT, "gt"), cutting_operands(COUNT), [b_s, gl.expand_dims(end, 1)], dtype=gl.float32, is_pure=True,
+        pack=COUNT
+    )
+
+
+@gluon.jit
+def since(b_s, first, COLUMNS: gl.constexpr):
+    """Scores [64, COLUMNS], -inf before each row's own column."""
+    COUNT: gl.constexpr = COLUMNS // 2
+    return gl.inline_asm_elementwise(
+        cutting(COUNT, "le"), cutting_operands(COUNT), [b_s, gl.expand_dims(first, 1)], dtype=gl.float32, is_pure=True,
+        pack=COUNT
+    )
+
+
+@gluon.jit
 def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr):
     """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest.
 
@@ -180,19 +232,23 @@ ${tile_lines}
     return j
 '''
 
-KEEP = '''
+MASKED = '''
 @gluon.jit
-def hopper_keep${p}(q, k, k_len${constants}, MASK: gl.constexpr):
-    """Which pairs of a PARTIAL tile take part, by the mask of this number."""
+def hopper_masked${p}(
+    b_s, position, k_first, present, k_len${constants}, MASK: gl.constexpr, COLUMNS: gl.constexpr
+):
+    """Scores of a PARTIAL tile, -inf where a pair takes no part by the mask of this number; all, if not present."""
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
+    q = position + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
 ${masks}
-    return keep
+    return b_s
 '''
 
 KERNEL = '''
 @gluon.jit
 def hopper_step${p}(
     acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
-    old_slot, old_phase, position, j, present, k_len, scale${constants}, MASK: gl.constexpr, FIRST: gl.constexpr,
+    v_slot, v_phase, position, j, present, k_len, scale${constants}, MASK: gl.constexpr, FIRST: gl.constexpr,
     COLUMNS: gl.constexpr, OLD_FIRST: gl.constexpr, OLD_COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
     DTYPE: gl.constexpr,
 ):
@@ -204,16 +260,16 @@ def hopper_step${p}(
     mbarrier.wait(k_ready.index(slot), phase)
     b_k = k_smem.index(slot).reshape([BLOCK_N, D]).slice(FIRST, COLUMNS, 0)
     b_s = scores(b_q, b_k, COLUMNS)
-    mbarrier.wait(v_ready.index(old_slot), old_phase)
-    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+    mbarrier.wait(v_ready.index(v_slot), v_phase)
+    b_v = v_smem.index(v_slot).reshape([BLOCK_N, D])
     acc = last_values(acc, weights, shrink, b_v, OLD_FIRST, OLD_COLUMNS, D, DTYPE)
     b_s = warpgroup_mma_wait(1, deps=[b_s])
     mbarrier.arrive(k_free.index(slot), count=1)
 ${step_mask}    weights, row_max, row_sum, shrink = softmaxed(b_s, row_max, row_sum, scale, COLUMNS, BLOCK_N)
     # These values are there. The wait keeps ptxas from moving the next one up, before the powers of two.
-    mbarrier.wait(v_ready.index(old_slot), old_phase)
+    mbarrier.wait(v_ready.index(v_slot), v_phase)
     acc = warpgroup_mma_wait(0, deps=[acc])
-    mbarrier.arrive(v_free.index(old_slot), count=1)
+    mbarrier.arrive(v_free.index(v_slot), count=1)
     return acc, weights, shrink, row_max, row_sum
 
 
@@ -226,9 +282,12 @@ def hopper_bring${p}(
 ):
     """One warp: bring the tiles that the consumers read, in their order."""
     KEY_BYTES: gl.constexpr = BLOCK_N * D * 2
+    V_STAGES: gl.constexpr = v_smem.shape[0]
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 1
+    v_slot = 0
+    v_phase = 1
     q_phase = 1
     next_phase = 1
     work = gl.program_id(0)
@@ -243,9 +302,12 @@ ${first_tile}
             for w in gl.static_range(2):
                 q_place = [i_b, i_h, ${c}i * BLOCK_M + w * 64 - q_start, 0]
                 bring(q_desc, q_place, q_ready, q_free, q_smem, w, q_phase, 64 * D * 2)
-            bring(v_desc, [i_b, i_g, ${c}j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            # The consumers read the values of a tile after the keys of the next.
+            old_j = j
             slot, phase = next_slot(slot, phase, STAGES)
 ${bring_loops}
+            bring(v_desc, [i_b, i_g, ${c}old_j * BLOCK_N, 0], v_ready, v_free, v_smem, v_slot, v_phase, KEY_BYTES)
+            v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
             q_phase ^= 1
         #>
         if DYNAMIC:
@@ -272,9 +334,12 @@ def hopper_attend${p}(
     ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
     O_ROWS: gl.constexpr = gl.SliceLayout(1, O_LAYOUT)
     DTYPE: gl.constexpr = k_smem.dtype
+    V_STAGES: gl.constexpr = v_smem.shape[0]
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
+    v_slot = 0
+    v_phase = 0
     q_phase = 0
     next_phase = 0
     work = gl.program_id(0)
@@ -298,20 +363,19 @@ ${first_mask}            weights, row_max, row_sum, _ = softmaxed(b_s, row_max, 
             row_max = gl.where(first > 0, row_max, -3.0e38)
             row_sum = gl.where(first > 0, row_sum, 0.0)
             shrink = gl.full([64], 1.0, gl.float32, ROWS)
-            old_slot = slot
-            old_phase = phase
             slot, phase = next_slot(slot, phase, STAGES)
 ${attend_loops}
             mbarrier.arrive(q_free.index(W), count=1)
             q_phase ^= 1
-            mbarrier.wait(v_ready.index(old_slot), old_phase)
-            b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+            mbarrier.wait(v_ready.index(v_slot), v_phase)
+            b_v = v_smem.index(v_slot).reshape([BLOCK_N, D])
             acc = last_values(acc, weights, shrink, b_v, ${last_columns}, D, DTYPE)
             acc = warpgroup_mma_wait(0, deps=[acc])
-            mbarrier.arrive(v_free.index(old_slot), count=1)
+            mbarrier.arrive(v_free.index(v_slot), count=1)
+            v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
 
             total = gl.where(row_sum > 0, row_sum, 1.0)
-            b_lse = gl.where(row_sum > 0, (row_max + gl.log2(total)) * 0.6931471805599453, float("-inf"))
+            b_lse = gl.where(row_sum > 0, (row_max + log2(total)) * 0.6931471805599453, float("-inf"))
             gain = 1.0 / total
             o_m = position + gl.arange(0, 64, ROWS)
             inside = (o_m >= q_start) & (o_m - q_start < q_len)
@@ -330,7 +394,7 @@ ${merge_out}            # The copy engine writes no row before the first of the 
                     tma.store_wait(0)
                     o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
                     fence_async_shared()
-                    o_at = [i_b, i_h, ${c}position - q_start, 0]
+                    o_at = [0, i_bh, ${c}position - q_start, 0]
                     copy_out(o_desc, o_at, o_smem.index(W))
                 else:
                     gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
@@ -358,11 +422,12 @@ def hopper_kernel${p}(
     BLOCK_M: gl.constexpr = ${block_m}
     BLOCK_N: gl.constexpr = ${block_n}
     DTYPE: gl.constexpr = k_desc.dtype
+    V_STAGES: gl.constexpr = ${v_stages}
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
     q_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}64, D], q_desc.layout)
     k_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, ${one}BLOCK_N, D], k_desc.layout)
-    v_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, ${one}BLOCK_N, D], v_desc.layout)
+    v_smem = gl.allocate_shared_memory(DTYPE, [V_STAGES, 1, 1, ${one}BLOCK_N, D], v_desc.layout)
     o_smem = q_smem
     if O_BY_TMA:
         o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, ${one}64, D], o_desc.layout)
@@ -370,8 +435,8 @@ def hopper_kernel${p}(
     q_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [V_STAGES, 1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [V_STAGES, 1], mbarrier.MBarrierLayout())
     next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
@@ -383,6 +448,7 @@ def hopper_kernel${p}(
     for stage in gl.static_range(STAGES):
         mbarrier.init(k_ready.index(stage), count=1)
         mbarrier.init(k_free.index(stage), count=2)
+    for stage in gl.static_range(V_STAGES):
         mbarrier.init(v_ready.index(stage), count=1)
         mbarrier.init(v_free.index(stage), count=2)
     fence_async_shared()
@@ -511,7 +577,7 @@ ${give_classes}            HEAD_DIM=head_dim,
 HOST = '''
 
 def hopper_stages(block_n: int, width: int) -> int:
-    """How many key tiles of K and of V there is room for; more than four are of no use."""
+    """How many key tiles of K there is room for, beside one more of V; more than four are of no use."""
     return max(2, min(4, 32768 // (block_n * width)))
 
 

@@ -29,14 +29,14 @@ from sparsedsl.integers import IntegerSet, Segment
 from sparsedsl.segments import first_member, last_member
 
 # Positions in kernels are int32; a bound beyond them always holds.
-_LARGEST = (1 << 31) - 1
-_POSITIONS = (0, _LARGEST)
+LARGEST = (1 << 31) - 1
+_POSITIONS = (0, LARGEST)
 # Sets of more pieces than this are looked up, bit by bit, as far as FARTHEST_BIT.
 MOST_COMPARISONS = 8
 FARTHEST_BIT = 1 << 20
 # (a value's source, the set) -> source of its membership, in one pair of parentheses.
 LookUp = Callable[[str, IntegerSet], str]
-_NUMBERS = IntegerSet.interval(-_LARGEST, _LARGEST + 1)
+_NUMBERS = IntegerSet.interval(-LARGEST, LARGEST + 1)
 
 
 def term_source(term: Term, level: int = 0) -> str:
@@ -119,9 +119,9 @@ def _segment_source(term: Term, segment: Segment) -> str:
         return f"({text} == {lo})"
     conditions = []
     # A bound is needed where one more period would reach a number that a kernel can hold.
-    if last_member(word, period, lo) >= -_LARGEST:
+    if last_member(word, period, lo) >= -LARGEST:
         conditions.append(f"({text} >= {lo})")
-    if first_member(word, period, hi) <= _LARGEST:
+    if first_member(word, period, hi) <= LARGEST:
         conditions.append(f"({text} < {hi})")
     if period > 1:
         residues = [residue for residue in range(period) if word >> residue & 1]

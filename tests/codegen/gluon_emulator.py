@@ -128,6 +128,11 @@ class Shared:
         self.whole = torch.full(tuple(shape) if len(shape) > 1 else (1, *shape), bad, dtype=dtype)
         self.slots = [View((Buffer(),), each) for each in self.whole]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of slots, then the shape of each."""
+        return tuple(self.whole.shape)
+
     def index(self, place: int) -> View:
         """One slot."""
         if not 0 <= place < len(self.slots):

@@ -213,6 +213,12 @@ def _assembly(text: str, constraints: str, given: Sequence[Any], *, dtype: torch
         return _added(*given)
     if "vote.sync.any" in text:  # skipped where all are 1: the same numbers
         return Tile(given[0].data * given[1].data)
+    if "laneid" in text:  # scores of columns before or from each row's own on
+        columns = torch.arange(given[0].data.shape[1])
+        keep = columns < given[1].data if "setp.gt" in text else columns >= given[1].data
+        return Tile(given[0].data.where(keep, float("-inf")))
+    if text == "lg2.approx.f32 $0, $1;":
+        return Tile(given[0].data.log2())
     if text == "mov.b32 $0, $1;":
         return Tile(given[0].data.clone())
     kind = {
