@@ -13,12 +13,12 @@ from string import Template
 
 from sparsedsl.codegen import hopper_text
 from sparsedsl.codegen.describe import describe
-from sparsedsl.codegen.hopper_choice import MOST_STAGES, WIDEST_OUTPUT, balanced, halves, usually_one
+from sparsedsl.codegen.hopper_choice import MOST_STAGES, WIDEST_OUTPUT, balanced, halves, usually_one, values_ahead
+from sparsedsl.codegen.hopper_masks import forward_lines, shortened
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
 from sparsedsl.codegen.part_text import PartText
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
-from sparsedsl.codegen.spans import span_of
 from sparsedsl.codegen.terms import predicate_source
 from sparsedsl.codegen.tiles import TileProgram
 from sparsedsl.codegen.tiling import HopperTiles
@@ -60,10 +60,11 @@ class HopperText:
         self.text, self.programs, self.choice, self.ragged_keys = text, programs, choice, ragged_keys
         self.tiles = choice.tiles
         self.walks: list[str] = []
-        self.masks: list[str] = []
+        self.masks: list[tuple[str, ...]] = []
         self.names = Names("i", "j", "0", "key_tiles", masks.constants, "tl.load(constants + {})")
         self.loops = self._found_loops(masks)
-        read = " ".join([*self.walks, *self.masks, text.class_of_head or ""]).replace("${constants}", "")
+        cuts = [line for lines in self.masks for line in lines]
+        read = " ".join([*self.walks, *cuts, text.class_of_head or ""]).replace("${constants}", "")
         self.look_up = re.search(r"\bconstants\b", read) is not None
 
     def kernels(self) -> str:
@@ -91,7 +92,7 @@ class HopperText:
                 if section.mask is None:
                     full[kind] = number
                     continue
-                masked.append(Loop({kind: number}, self._mask_number(self._mask_lines(section.mask, masks))))
+                masked.append(Loop({kind: number}, self._mask_number(section.mask, masks)))
                 if len(self.programs) == 1 and usually_one(program.tiles, section.mask, self.text.part.step):
                     columns = halves(self.text.part.kinds[0], program.tiles, section.mask)
                     masked[-1] = replace(masked[-1], once=True, columns=columns)
@@ -104,34 +105,14 @@ class HopperText:
         masked.sort(key=lambda loop: loop.once)
         loops = [Loop(full, None)] if full or len(self.programs) > 1 else []
         if full and self.ragged_keys:
-            loops.append(Loop(full, self._mask_number(self._mask_lines(TRUE, masks)), ragged=True))
+            loops.append(Loop(full, self._mask_number(TRUE, masks), ragged=True))
         return loops + lead + masked or [Loop({}, None)]
 
-    def _mask_number(self, lines: str) -> int:
+    def _mask_number(self, mask: Predicate, masks: Masks) -> int:
+        lines = forward_lines(mask, masks, ragged_keys=self.ragged_keys)
         if lines not in self.masks:
             self.masks.append(lines)
         return self.masks.index(lines)
-
-    def _mask_lines(self, mask: Predicate, masks: Masks) -> str:
-        """The lines that make the scores of pairs that take no part -inf: by bounds of each row's keys, or pair by pair."""
-        span = span_of(mask, "q")
-        lines = [f"# {_short(predicate_source(mask))}"]
-        if span is None:
-            keep = masks.call(mask, "gl.expand_dims(q, 1)", "k")
-            return "\n".join([
-                *lines,
-                "k = gl.expand_dims(k_first + fresh(gl.arange(0, COLUMNS, gl.SliceLayout(0, S_LAYOUT))), 0)",
-                f"keep = {keep}",
-                *(["keep = keep & (k < k_len)"] if self.ragged_keys else []),
-                'b_s = gl.where(keep & present, b_s, float("-inf"))',
-            ])
-        if span.first:
-            first = _extreme("maximum", span.first)
-            lines.append(f"b_s = since(b_s, gl.where(present, {first} - k_first, COLUMNS), COLUMNS)")
-        ends = (*span.end, *(["k_len"] if self.ragged_keys else []))
-        if ends:
-            lines.append(f"b_s = until(b_s, gl.where(present, {_extreme('minimum', ends)} - k_first, 0), COLUMNS)")
-        return "\n".join(lines)
 
     def _add_walk(self, program: LoopProgram, section: Section) -> int:
         """Write the functions that count the section's tiles and tell the u-th."""
@@ -156,7 +137,7 @@ class HopperText:
             "first_mask": "" if first.mask is None else self._first_mask(first),
             "work": indented(self._work_lines(), 8),
             "bring_work": indented([*self._work_lines(), *_PLACE_LINES], 8),
-            "v_stages": "STAGES",
+            "v_stages": "STAGES + 1" if values_ahead(self.programs, self.text.part) else "STAGES",
             "kind": f"        kind = {kind_source(self.text.part)}\n" if len(self.programs) > 1 else "",
             "open": "        if (i_c >= 0) & (i_c < classes):\n" if bound else "",
             "counts": indented(self._by_kind("first", "0", first, self._count), 12),
@@ -358,7 +339,7 @@ def walk_text(text: str, end: str, tiles: TileProgram, section: Section, names: 
     what = "FULL" if section.mask is None else f"PARTIAL, {predicate_source(section.mask)}"
     holes = {
         "s": end,
-        "what": _short(f"{what}: {describe(section, names.own)}."),
+        "what": shortened(f"{what}: {describe(section, names.own)}.", 60),
         "count_lines": indented([*used_lines(home, lines), *lines], 4),
         "count": " + ".join(counts),
         "tile_lines": indented([*used_lines(home, which), *which], 4),
@@ -372,21 +353,12 @@ def _given(columns: dict[str, str]) -> list[str]:
     return [value if value.isdecimal() else name for name, value in columns.items()]
 
 
-def _masks_text(masks: Sequence[str]) -> str:
+def _masks_text(masks: Sequence[tuple[str, ...]]) -> str:
     """The masks of a part, each under its number."""
     lines = []
-    for number, source in enumerate(masks):
-        lines += [f"{'if' if number == 0 else 'elif'} MASK == {number}:", *(f"    {x}" for x in source.splitlines())]
+    for number, own in enumerate(masks):
+        lines += [f"{'if' if number == 0 else 'elif'} MASK == {number}:", *(f"    {line}" for line in own)]
     return indented(lines, 4)
-
-
-def _extreme(which: str, bounds: Sequence[str]) -> str:
-    """The least or the greatest of bounds of keys for each query."""
-    found = bounds[0]
-    for bound in bounds[1:]:
-        found = f"gl.{which}({found}, {bound})"
-    # A bound that is the same for all queries is one for each of them all the same.
-    return found if any("q" in bound for bound in bounds) else f"q * 0 + {found}"
 
 
 def indented(lines: Sequence[str], indent: int) -> str:
@@ -406,9 +378,3 @@ def _placed(text: str, conditional: bool) -> str:
         return found[1] if conditional else re.sub(r"(?m)^    ", "", found[1])
 
     return re.sub(r"(?ms)^ *#<\n(.*?)^ *#>\n", block, text)
-
-
-def _short(text: str) -> str:
-    """A docstring's line, cut where it is long."""
-    text = text.replace("\\", "\\\\")
-    return text if len(text) <= 60 else f"{text[:56]} ..."

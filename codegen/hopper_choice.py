@@ -42,6 +42,12 @@ MOST_BESIDE_WIDE_HEADS = 1
 UNEVEN = 1.1
 # A masked tile that nearly every query tile has needs no loop: the others take a tile of zeros for it.
 NEARLY = 0.75
+# Query tiles of at most so many key tiles, on the mean, wait for loads more than they multiply.
+FEW = 6
+# Two parts of fewer query tiles a key tile than this run plain backward kernels: at 131072 tokens, 256 keys each, these
+# take 0.93 of the time, since they add up dk and dv of the parts faster than those for Hopper. Of 512 keys each it
+# would be 0.92 the other way round, by the times of the parts alone.
+SHORT = 8
 # Halves are looked for only where the tiles of this many query tiles tell those of all.
 MOST_ROWS = 512
 
@@ -96,13 +102,21 @@ def fits(part: Part, tiling: Tiling) -> bool:
 def have_gradients(parts: Sequence[Part], tiling: Tiling, backend: Backend) -> bool:
     """Whether parts that all have a forward kernel for Hopper get a backward one: all of them, or none.
 
-    The backend auto takes it where the registers hold the conditions of all masks, as far as is known.
+    The backend auto takes it where the registers hold the conditions of all masks, as far as is known, and where
+    it is not slower than the plain one.
     """
     loops = [gradient_programs(part) for part in parts]
     if tiling.head_dim > GRADIENT_WIDTH or None in loops:
         return False
     masks = {section.mask for each in loops for program in each or () for section in program.transposed_sections}
-    return backend == "hopper" or all(_comparisons(mask) <= MOST_COMPARISONS for mask in masks if mask is not None)
+    fit = all(_comparisons(mask) <= MOST_COMPARISONS for mask in masks if mask is not None)
+    return backend == "hopper" or (fit and not _short(parts, [each or () for each in loops]))
+
+
+def _short(parts: Sequence[Part], loops: Sequence[Sequence[LoopProgram]]) -> bool:
+    """Whether there are several parts, whose key tiles few query tiles read."""
+    counts = [count for part, programs in zip(parts, loops, strict=True) for count in column_counts(programs, part)]
+    return len(parts) > 1 and sum(counts) < SHORT * len(counts)
 
 
 def gradient_programs(part: Part) -> tuple[LoopProgram, ...] | None:
@@ -147,6 +161,26 @@ def hopper_candidates(part: Part, tiling: Tiling) -> list[HopperTiles]:
 def ring(block_n: int, width: int) -> int:
     """How many key tiles of K there is room for, as `hopper_stages` of an emitted module counts."""
     return max(2, min(MOST_STAGES, 32768 // (block_n * width)))
+
+
+def values_ahead(programs: Sequence[LoopProgram], part: Part) -> bool:
+    """Whether V gets a slot more than K: where query tiles have few key tiles, or scattered ones.
+
+    V's slot comes free only after a softmax; with one more, loads run further ahead. At 131072 tokens on an H200 it
+    takes 0.79 instead of 0.87 of the time before for sliding 256, 0.67 instead of 0.71 for dilated 256x16, 0.93
+    instead of 0.95 for power 128; but 1.00 instead of 0.98 for sliding 4096, whose neighbouring query tiles read the
+    same keys at the same time.
+    """
+    counts = row_counts(programs, part)
+    return sum(counts) <= FEW * len(counts) or not all(
+        _last_row_is_one_run(program.tiles, part) for program in programs
+    )
+
+
+def _last_row_is_one_run(tiles: TileProgram, part: Part) -> bool:
+    length = LENGTH // part.step
+    seen = [j for j, _ in tiles.row(-(-length // tiles.block_m) - 1, -(-length // tiles.block_n))]
+    return len(seen) == max(seen, default=-1) - min(seen, default=0) + 1
 
 
 def uneven(counts: Sequence[int]) -> bool:

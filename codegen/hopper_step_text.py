@@ -73,8 +73,10 @@ ${place}    b_q = q_smem.index(slot).reshape([BLOCK_M, D])
         dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
         if dq_row >= 0:
             add_block(dq_ptr, dq_row, W, b_dq, D // 2)
+    # dP begins at what its rows take off: loaded into the product's registers while dO is waited for.
+    b_dp = gl.broadcast(rows.slice(1, 1, 0).load(S_LAYOUT), zeros)[0]
     mbarrier.wait(do_ready.index(turn), turn_phase)
-    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
+    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), b_dp, is_async=True)
     b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
     b_s = warpgroup_mma_wait(LEFT, deps=[b_s])
     b_p = gl.exp2(b_s * scale - b_lse)
@@ -83,7 +85,7 @@ ${step_mask}    if OLD:
         mbarrier.arrive(q_free.index(old_slot), count=1)
     b_dp = warpgroup_mma_wait(0, deps=[b_dp])
     dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
-    b_ds = b_p * (b_dp + rows.slice(1, 1, 0).load(S_LAYOUT))
+    b_ds = b_p * b_dp
     mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
 ${last_copied}    ds_smem.index(2 * W + turn).store(b_ds.to(DTYPE))
     fence_async_shared()

@@ -12,7 +12,7 @@ from sparsedsl.integers import IntegerSet
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Row x reads the columns y with `first` <= y < `end`: sources over the row's own name; none means no bound."""
+    """Row x reads the columns y with `first` <= y < `end`, of which all hold: sources over the row's name."""
 
     first: tuple[str, ...] = ()
     end: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ def _of_membership(term: Term, members: IntegerSet, row: Literal["q", "k"]) -> S
     bounded = lo > -LARGEST, hi <= LARGEST
     match term:
         case Position(name) if name != row:
-            first, end = str(lo), str(hi)
+            first, end = f"{row} * 0 + {lo}", f"{row} * 0 + {hi}"  # the same for all rows
         case Binary("-", Position("q"), Position("k")) if row == "k":  # k + lo <= q < k + hi
             first, end = _moved("k", lo), _moved("k", hi)
         case Binary("-", Position("q"), Position("k")):  # q - hi < k <= q - lo

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -207,16 +209,40 @@ def _added(pointer: Pointer, *values: Tile) -> Tile:
     return Tile(torch.zeros_like(values[0].data, dtype=torch.int32))
 
 
+@cache
+def _cuts(text: str) -> tuple[Tensor, Tensor]:
+    """Which column a number's own comparison is for, and what its thread takes off the bound: [64, columns] each.
+
+    Of 16 rows a thread has row lane // 4, and the one 8 below it; of 8 columns two, from 2 * (lane % 4) on.
+    """
+    lines = re.findall(r"setp\.\w+\.s32 p, ([ab]), (\d+); selp\.f32 \$(\d+), \$(\d+), 0f\w+, p;", text)
+    columns, taken = (torch.full((64, 2 * len(lines)), -1) for _ in range(2))
+    for number, (row, column, to, source) in enumerate(lines):
+        assert int(to) == int(source) == number
+        assert row == "ab"[number // 2 % 2]
+        rows = [base + 8 * (number // 2 % 2) + line for base in range(0, 64, 16) for line in range(8)]
+        for lane in range(4):
+            own = number // 4 * 8 + 2 * lane + number % 2
+            columns[rows, own], taken[rows, own] = int(column), 2 * lane
+    assert columns.min() >= 0, text
+    return columns, taken
+
+
+def _cut(text: str, numbers: Tensor, bound: Tensor) -> Tensor:
+    """The numbers, filled where the comparison of their column does not hold."""
+    columns, taken = _cuts(text)
+    keep = bound - taken > columns if "setp.gt" in text else bound - taken <= columns
+    return numbers.where(keep, float("-inf") if "0fFF800000" in text else 0.0)
+
+
 def _assembly(text: str, constraints: str, given: Sequence[Any], *, dtype: torch.dtype, **options: object) -> Tile:
     """The lines of assembly that the kernels use."""
     if text.startswith("red.relaxed.gpu.global.add.v4.f32 [$1], {$2, $3, $4, $5};"):
         return _added(*given)
     if "vote.sync.any" in text:  # skipped where all are 1: the same numbers
         return Tile(given[0].data * given[1].data)
-    if "laneid" in text:  # scores of columns before or from each row's own on
-        columns = torch.arange(given[0].data.shape[1])
-        keep = columns < given[1].data if "setp.gt" in text else columns >= given[1].data
-        return Tile(given[0].data.where(keep, float("-inf")))
+    if "laneid" in text:
+        return Tile(_cut(text, given[0].data, given[1].data))
     if text == "lg2.approx.f32 $0, $1;":
         return Tile(given[0].data.log2())
     if text == "mov.b32 $0, $1;":
@@ -247,6 +273,7 @@ def functions() -> dict[str, Any]:
         "arange": lambda start, end, layout=None: Tile(torch.arange(start, end, dtype=torch.int32)),
         "full": lambda shape, value, dtype, layout: Tile(torch.full(tuple(shape), value, dtype=dtype)),
         "zeros": lambda shape, dtype, layout=None: Tile(torch.zeros(*shape, dtype=dtype)),
+        "broadcast": lambda one, other: [Tile(each) for each in torch.broadcast_tensors(one.data, other.data)],
         "expand_dims": lambda value, axis: Tile(value.data.unsqueeze(axis)),
         "permute": lambda value, order: Tile(value.data.permute(*order)),
         "reshape": lambda value, shape: Tile(value.data.reshape(*shape)),

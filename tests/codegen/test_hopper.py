@@ -194,7 +194,7 @@ def test_long_masks_beside_wide_heads_are_left_to_the_plain_kernel() -> None:
 
 
 def test_without_its_masks_the_comparison_fails() -> None:
-    module = hopper_module(sd.sliding(200), _once("    keep = mask_", "    keep = (q == q) | mask_", times=2))
+    module = hopper_module(sd.sliding(200), _once("= until(b_s,", "= until(b_s, 1000 +"))
     assert errors(module, sd.sliding(200), random_inputs(2, 2, 300, 300, 32, FP16))["out"] > 10
 
 
@@ -216,7 +216,7 @@ BROKEN = {
         RACE,
     ),
     "values not waited for": (
-        r"mbarrier\.wait\(v_ready\.index\(old_slot\), old_phase\)",
+        r"mbarrier\.wait\(v_ready\.index\(v_slot\), v_phase\)",
         "pass",
         RACE,
     ),
@@ -227,7 +227,7 @@ BROKEN = {
         RACE,
     ),
     "values given back early": (
-        r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n)( +)(mbarrier\.arrive\(v_free\.index\(old.*\n)( +return)",
+        r"(acc = warpgroup_mma_wait\(0, deps=\[acc\]\)\n)( +)(mbarrier\.arrive\(v_free\.index\(v_slot.*\n)( +return)",
         r"\3\2\1\4",
         RACE,
     ),
@@ -261,10 +261,10 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_schedule_is_noticed(name: str) -> None:
     old, new, complaint = BROKEN[name]
-    source, changed = re.subn(old, new, emit(sd.sliding(500), TILINGS[0], "hopper"))
+    source, changed = re.subn(old, new, emit(sd.sliding(1000), TILINGS[0], "hopper"))
     assert changed
     module = emulated(imported(source), programs=1)
-    tensors = random_inputs(2, 1, 700, 700, 32, FP16)
+    tensors = random_inputs(2, 1, 1200, 1200, 32, FP16)
     with pytest.raises(EmulationError, match=complaint):
         module.launch_forward(*tensors[:3], 0.2, 0)
 

@@ -79,7 +79,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(5) | power() | sink(1)).blocks(256) & causal()'
-DIGEST = "f0e082ee9206"
+DIGEST = "3e1044e20c18"
 
 
 @triton.jit
@@ -1531,6 +1531,65 @@ def last_values(
 
 
 @gluon.jit
+def log2(numbers):
+    """Their logarithms to base 2, as exact as the powers of two of the softmax."""
+    return gl.inline_asm_elementwise(
+        "lg2.approx.f32 $0, $1;", "=f,f", [numbers], dtype=gl.float32, is_pure=True, pack=1
+    )
+
+
+@gluon.constexpr_function
+def cutting(count, holds, filling):
+    """Assembly: of the `count` numbers that a thread has, those whose column does not hold become 0 or -inf.
+
+    A thread has columns 2 * (lane % 4) and the next of each eight, of the one row and of the other in turn: numbers 0
+    and 2 of what is compared stand for both. With an immediate number for each column nothing is held in registers.
+    """
+    fill = {"0": "0f00000000", "-inf": "0fFF800000"}[filling]
+    own = "mov.u32 t, %laneid; and.b32 t, t, 3; shl.b32 t, t, 1;"
+    rows = f"sub.s32 a, ${2 * count}, t; sub.s32 b, ${2 * count + 2}, t;"
+    each = " ".join(
+        [
+            f"setp.{holds}.s32 p, {'ab'[k // 2 % 2]}, {k // 4 * 8 + k % 2}; selp.f32 ${k}, ${k}, {fill}, p;"
+            for k in range(count)
+        ]
+    )
+    return f"{{ .reg .pred p; .reg .b32 t, a, b; {own} {rows} {each} }}"
+
+
+@gluon.constexpr_function
+def cutting_operands(count):
+    """Of these: the numbers, and what their columns are compared with."""
+    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["r"] * count)
+
+
+@gluon.jit
+def cut(numbers, bound, HOLDS: gl.constexpr, FILLING: gl.constexpr, COLUMNS: gl.constexpr):
+    """Numbers [64, COLUMNS], filled where a row's own column does not hold."""
+    COUNT: gl.constexpr = COLUMNS // 2
+    return gl.inline_asm_elementwise(
+        cutting(COUNT, HOLDS, FILLING),
+        cutting_operands(COUNT),
+        [numbers, gl.expand_dims(bound, 1)],
+        dtype=gl.float32,
+        is_pure=True,
+        pack=COUNT,
+    )
+
+
+@gluon.jit
+def until(numbers, end, FILLING: gl.constexpr, COLUMNS: gl.constexpr):
+    """Numbers [64, COLUMNS], filled from each row's own column on."""
+    return cut(numbers, end, "gt", FILLING, COLUMNS)
+
+
+@gluon.jit
+def since(numbers, first, FILLING: gl.constexpr, COLUMNS: gl.constexpr):
+    """Numbers [64, COLUMNS], filled before each row's own column."""
+    return cut(numbers, first, "le", FILLING, COLUMNS)
+
+
+@gluon.jit
 def softmaxed(b_s, row_max, row_sum, scale, COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr):
     """One tile of the running softmax in base 2: its weights, the new maximum and sum, what shrinks the rest.
 
@@ -1670,15 +1729,21 @@ def hopper_tile_1(u, i, key_tiles):
     return j
 
 @gluon.jit
-def hopper_keep(q, k, k_len, MASK: gl.constexpr):
-    """Which pairs of a PARTIAL tile take part, by the mask of this number."""
-    keep = mask_0(q, k)
-    return keep
+def hopper_masked(
+    b_s, position, k_first, present, k_len, MASK: gl.constexpr, COLUMNS: gl.constexpr
+):
+    """Scores of a PARTIAL tile, -inf where a pair takes no part by the mask of this number; all, if not present."""
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
+    q = position + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
+    if MASK == 0:
+        # q - k >= 0
+        b_s = until(b_s, gl.where(present, q + 1 - k_first, 0), "-inf", COLUMNS)
+    return b_s
 
 @gluon.jit
 def hopper_step(
     acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
-    old_slot, old_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
+    v_slot, v_phase, position, j, present, k_len, scale, MASK: gl.constexpr, FIRST: gl.constexpr,
     COLUMNS: gl.constexpr, OLD_FIRST: gl.constexpr, OLD_COLUMNS: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
     DTYPE: gl.constexpr,
 ):
@@ -1690,22 +1755,18 @@ def hopper_step(
     mbarrier.wait(k_ready.index(slot), phase)
     b_k = k_smem.index(slot).reshape([BLOCK_N, D]).slice(FIRST, COLUMNS, 0)
     b_s = scores(b_q, b_k, COLUMNS)
-    mbarrier.wait(v_ready.index(old_slot), old_phase)
-    b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+    mbarrier.wait(v_ready.index(v_slot), v_phase)
+    b_v = v_smem.index(v_slot).reshape([BLOCK_N, D])
     acc = last_values(acc, weights, shrink, b_v, OLD_FIRST, OLD_COLUMNS, D, DTYPE)
     b_s = warpgroup_mma_wait(1, deps=[b_s])
     mbarrier.arrive(k_free.index(slot), count=1)
     if MASK >= 0:
-        S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
-        o_m = position + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
-        o_n = j * BLOCK_N + FIRST + fresh(gl.arange(0, COLUMNS, gl.SliceLayout(0, S_LAYOUT)))
-        keep = hopper_keep(gl.expand_dims(o_m, 1), gl.expand_dims(o_n, 0), k_len, MASK)
-        b_s = gl.where(keep & present, b_s, float("-inf"))
+        b_s = hopper_masked(b_s, position, j * BLOCK_N + FIRST, present, k_len, MASK, COLUMNS)
     weights, row_max, row_sum, shrink = softmaxed(b_s, row_max, row_sum, scale, COLUMNS, BLOCK_N)
     # These values are there. The wait keeps ptxas from moving the next one up, before the powers of two.
-    mbarrier.wait(v_ready.index(old_slot), old_phase)
+    mbarrier.wait(v_ready.index(v_slot), v_phase)
     acc = warpgroup_mma_wait(0, deps=[acc])
-    mbarrier.arrive(v_free.index(old_slot), count=1)
+    mbarrier.arrive(v_free.index(v_slot), count=1)
     return acc, weights, shrink, row_max, row_sum
 
 
@@ -1718,9 +1779,12 @@ def hopper_bring(
 ):
     """One warp: bring the tiles that the consumers read, in their order."""
     KEY_BYTES: gl.constexpr = BLOCK_N * D * 2
+    V_STAGES: gl.constexpr = v_smem.shape[0]
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 1
+    v_slot = 0
+    v_phase = 1
     q_phase = 1
     next_phase = 1
     work = gl.program_id(0)
@@ -1739,20 +1803,27 @@ def hopper_bring(
         for w in gl.static_range(2):
             q_place = [i_b, i_h, i * BLOCK_M + w * 64 - q_start, 0]
             bring(q_desc, q_place, q_ready, q_free, q_smem, w, q_phase, 64 * D * 2)
-        bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+        # The consumers read the values of a tile after the keys of the next.
+        old_j = j
         slot, phase = next_slot(slot, phase, STAGES)
         for u in range(1, first):
             j = hopper_tile_0(u, i, key_tiles)
             bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
-            bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+            bring(v_desc, [i_b, i_g, old_j * BLOCK_N, 0], v_ready, v_free, v_smem, v_slot, v_phase, KEY_BYTES)
+            old_j = j
             slot, phase = next_slot(slot, phase, STAGES)
+            v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
         many = hopper_count_1(i, key_tiles)
         j = key_tiles + 1
         if many > 0:
             j = hopper_tile_1(0, i, key_tiles)
         bring(k_desc, [i_b, i_g, j * BLOCK_N, 0], k_ready, k_free, k_smem, slot, phase, KEY_BYTES)
-        bring(v_desc, [i_b, i_g, j * BLOCK_N, 0], v_ready, v_free, v_smem, slot, phase, KEY_BYTES)
+        bring(v_desc, [i_b, i_g, old_j * BLOCK_N, 0], v_ready, v_free, v_smem, v_slot, v_phase, KEY_BYTES)
+        old_j = j
         slot, phase = next_slot(slot, phase, STAGES)
+        v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
+        bring(v_desc, [i_b, i_g, old_j * BLOCK_N, 0], v_ready, v_free, v_smem, v_slot, v_phase, KEY_BYTES)
+        v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
         q_phase ^= 1
         if DYNAMIC:
             work = gl.atomic_add(counter, 1) + gl.num_programs(0)
@@ -1778,17 +1849,18 @@ def hopper_attend(
     ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
     O_ROWS: gl.constexpr = gl.SliceLayout(1, O_LAYOUT)
     DTYPE: gl.constexpr = k_smem.dtype
+    V_STAGES: gl.constexpr = v_smem.shape[0]
     key_tiles = (k_len + BLOCK_N - 1) // BLOCK_N
     slot = 0
     phase = 0
+    v_slot = 0
+    v_phase = 0
     q_phase = 0
     next_phase = 0
     work = gl.program_id(0)
     while work < works:
         i_bh = work // row_tiles
         i = first_row_tile + row_tiles - 1 - work % row_tiles
-        i_b = i_bh // heads
-        i_h = i_bh % heads
         position = i * BLOCK_M + W * 64
         first = hopper_count_0(i, key_tiles)
         # A finite stand-in for -inf: a row without a key yet must not give inf - inf.
@@ -1806,38 +1878,35 @@ def hopper_attend(
         row_max = gl.where(first > 0, row_max, -3.0e38)
         row_sum = gl.where(first > 0, row_sum, 0.0)
         shrink = gl.full([64], 1.0, gl.float32, ROWS)
-        old_slot = slot
-        old_phase = phase
         slot, phase = next_slot(slot, phase, STAGES)
         for _ in range(1, first):
             acc, weights, shrink, row_max, row_sum = hopper_step(
                 acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot,
-                phase, old_slot, old_phase, position, 0, True, k_len, scale, -1, 0, 128, 0, 128, BLOCK_N, D, DTYPE
+                phase, v_slot, v_phase, position, 0, True, k_len, scale, -1, 0, 128, 0, 128, BLOCK_N, D, DTYPE
             )
-            old_slot = slot
-            old_phase = phase
             slot, phase = next_slot(slot, phase, STAGES)
+            v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
         many = hopper_count_1(i, key_tiles)
         j = key_tiles + 1
         if many > 0:
             j = hopper_tile_1(0, i, key_tiles)
         acc, weights, shrink, row_max, row_sum = hopper_step(
             acc, weights, shrink, row_max, row_sum, b_q, k_smem, v_smem, k_ready, k_free, v_ready, v_free, slot, phase,
-            old_slot, old_phase, position, j, many > 0, k_len, scale, 0, 0, 128, 0, 128, BLOCK_N, D, DTYPE
+            v_slot, v_phase, position, j, many > 0, k_len, scale, 0, 0, 128, 0, 128, BLOCK_N, D, DTYPE
         )
-        old_slot = slot
-        old_phase = phase
         slot, phase = next_slot(slot, phase, STAGES)
+        v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
         mbarrier.arrive(q_free.index(W), count=1)
         q_phase ^= 1
-        mbarrier.wait(v_ready.index(old_slot), old_phase)
-        b_v = v_smem.index(old_slot).reshape([BLOCK_N, D])
+        mbarrier.wait(v_ready.index(v_slot), v_phase)
+        b_v = v_smem.index(v_slot).reshape([BLOCK_N, D])
         acc = last_values(acc, weights, shrink, b_v, 0, 128, D, DTYPE)
         acc = warpgroup_mma_wait(0, deps=[acc])
-        mbarrier.arrive(v_free.index(old_slot), count=1)
+        mbarrier.arrive(v_free.index(v_slot), count=1)
+        v_slot, v_phase = next_slot(v_slot, v_phase, V_STAGES)
 
         total = gl.where(row_sum > 0, row_sum, 1.0)
-        b_lse = gl.where(row_sum > 0, (row_max + gl.log2(total)) * 0.6931471805599453, float("-inf"))
+        b_lse = gl.where(row_sum > 0, (row_max + log2(total)) * 0.6931471805599453, float("-inf"))
         gain = 1.0 / total
         o_m = position + gl.arange(0, 64, ROWS)
         inside = (o_m >= q_start) & (o_m - q_start < q_len)
@@ -1856,7 +1925,7 @@ def hopper_attend(
                 tma.store_wait(0)
                 o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
                 fence_async_shared()
-                o_at = [i_b, i_h, position - q_start, 0]
+                o_at = [0, i_bh, position - q_start, 0]
                 copy_out(o_desc, o_at, o_smem.index(W))
             else:
                 gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
@@ -1883,11 +1952,12 @@ def hopper_kernel(
     BLOCK_M: gl.constexpr = 128
     BLOCK_N: gl.constexpr = 128
     DTYPE: gl.constexpr = k_desc.dtype
+    V_STAGES: gl.constexpr = STAGES + 1
     first_row_tile = max(q_start, 0) // BLOCK_M
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
     q_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 64, D], q_desc.layout)
     k_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, BLOCK_N, D], k_desc.layout)
-    v_smem = gl.allocate_shared_memory(DTYPE, [STAGES, 1, 1, BLOCK_N, D], v_desc.layout)
+    v_smem = gl.allocate_shared_memory(DTYPE, [V_STAGES, 1, 1, BLOCK_N, D], v_desc.layout)
     o_smem = q_smem
     if O_BY_TMA:
         o_smem = gl.allocate_shared_memory(DTYPE, [2, 1, 1, 64, D], o_desc.layout)
@@ -1895,8 +1965,8 @@ def hopper_kernel(
     q_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [V_STAGES, 1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [V_STAGES, 1], mbarrier.MBarrierLayout())
     next_smem = gl.allocate_shared_memory(gl.int32, [1, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     next_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     next_free = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
@@ -1908,6 +1978,7 @@ def hopper_kernel(
     for stage in gl.static_range(STAGES):
         mbarrier.init(k_ready.index(stage), count=1)
         mbarrier.init(k_free.index(stage), count=2)
+    for stage in gl.static_range(V_STAGES):
         mbarrier.init(v_ready.index(stage), count=1)
         mbarrier.init(v_free.index(stage), count=2)
     fence_async_shared()
@@ -2093,23 +2164,24 @@ def hopper_gradient_step(
         dk = warpgroup_mma(unpacked(pairs, BLOCK_M, DTYPE, P_LAYOUT), b_old, dk, is_async=True)
         if dq_row >= 0:
             add_block(dq_ptr, dq_row, W, b_dq, D // 2)
+    # dP begins at what its rows take off: loaded into the product's registers while dO is waited for.
+    b_dp = gl.broadcast(rows.slice(1, 1, 0).load(S_LAYOUT), zeros)[0]
     mbarrier.wait(do_ready.index(turn), turn_phase)
-    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), zeros, use_acc=False, is_async=True)
+    b_dp = warpgroup_mma(b_v, b_do.permute((1, 0)), b_dp, is_async=True)
     b_lse = rows.slice(0, 1, 0).load(S_LAYOUT)
     b_s = warpgroup_mma_wait(LEFT, deps=[b_s])
     b_p = gl.exp2(b_s * scale - b_lse)
     if place % 2 == 1:
-        o_m = place // 2 * BLOCK_M + gl.arange(0, BLOCK_M, gl.SliceLayout(0, S_LAYOUT))
-        o_n = j * BLOCK_N + W * 64 + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
-        q = gl.expand_dims(o_m, 0)
-        k = gl.expand_dims(o_n, 1)
-        b_p = gl.where(mask_0(q, k), b_p, 0.0)
+        q_first = place // 2 * BLOCK_M
+        k = j * BLOCK_N + W * 64 + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
+        # q - k >= 0
+        b_p = since(b_p, k - q_first, "0", BLOCK_M)
     if OLD:
         dk = warpgroup_mma_wait(1, deps=[dk])
         mbarrier.arrive(q_free.index(old_slot), count=1)
     b_dp = warpgroup_mma_wait(0, deps=[b_dp])
     dv = warpgroup_mma(gl.convert_layout(b_p.to(DTYPE), P_LAYOUT), b_do, dv, is_async=True)
-    b_ds = b_p * (b_dp + rows.slice(1, 1, 0).load(S_LAYOUT))
+    b_ds = b_p * b_dp
     mbarrier.wait(ds_free.index(turn), turn_phase ^ 1)
     if not OLD:
         tma.store_wait(0)
@@ -2429,7 +2501,7 @@ def hopper_gradients_kernel(
 
 
 def hopper_stages(block_n: int, width: int) -> int:
-    """How many key tiles of K and of V there is room for; more than four are of no use."""
+    """How many key tiles of K there is room for, beside one more of V; more than four are of no use."""
     return max(2, min(4, 32768 // (block_n * width)))
 
 
@@ -2474,7 +2546,7 @@ def hopper_part(
             hopper_descriptor(q, 64),
             hopper_descriptor(k, 128),
             hopper_descriptor(v, 128),
-            hopper_descriptor(out, 64),
+            hopper_descriptor(out.view(1, -1, *out.shape[2:]), 64),
             out,
             lse,
             torch.zeros(1, dtype=torch.int32, device=q.device),
@@ -3121,7 +3193,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_f0e082ee9206"), mutates_args=())
+@torch.library.custom_op(unused("attention_3e1044e20c18"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3140,7 +3212,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_f0e082ee9206"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_3e1044e20c18"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3360,7 +3432,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_f0e082ee9206"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_3e1044e20c18"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3389,7 +3461,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_f0e082ee9206"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_3e1044e20c18"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3414,7 +3486,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_f0e082ee9206"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_3e1044e20c18"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3604,7 +3676,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_f0e082ee9206"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_3e1044e20c18"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
