@@ -27,7 +27,8 @@ ROADS = {
 # Where Hopper has no kernel of its own.
 PLAIN_FORWARD = "the plain forward: its own takes 16-bit types, and tiles in closed form"
 PLAIN_BACKWARD = (
-    "the plain dq and dk/dv: its own takes 16-bit types, heads of 24 to 128, and tiles in closed form with short masks"
+    "the plain dq and dk/dv: its own takes 16-bit types, heads of 24 to 128, tiles in closed form with short masks, "
+    "and of several parts long ones"
 )
 
 

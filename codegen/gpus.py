@@ -54,7 +54,7 @@ class Gpu:
     hopper_backward: tuple[tuple[Shape, KernelCost], ...] = ()
 
 
-# In benchmarks/results/: ceilings_h200.json; attention_h200.json, 2026-11-28.
+# In benchmarks/results/: ceilings_h200.json; attention_h200.json, 2026-11-29.
 H200 = Gpu(
     name="h200",
     multiprocessors=132,
@@ -63,19 +63,19 @@ H200 = Gpu(
     forward=(
         ((64, 64, 64), KernelCost(2.352, 12.12)),
         ((64, 128, 64), KernelCost(5.179, 26.14)),
-        ((128, 64, 64), KernelCost(4.383, 14.27)),
-        ((128, 128, 64), KernelCost(8.355, 33.26)),
+        ((128, 64, 64), KernelCost(4.251, 17.86)),
+        ((128, 128, 64), KernelCost(8.957, 12.5)),
         ((256, 128, 64), KernelCost(14.02, 67.12)),
     ),
     backward=(
         ((64, 64, 64), KernelCost(7.095, 28.87)),
-        ((128, 64, 64), KernelCost(12.77, 47.27)),
+        ((128, 64, 64), KernelCost(12.76, 41.13)),
         ((256, 64, 64), KernelCost(45.03, 126.3)),
     ),
-    call=(0.188, 0.555),
-    dense=(DenseRate(32768, 588.57, 544.39), DenseRate(131072, 572.43, 546.92)),
-    hopper=(((128, 128, 128), KernelCost(11.79, 20.68)),),
-    hopper_backward=(((128, 64, 128), KernelCost(16.84, 100.1)),),
+    call=(0.238, 0.619),
+    dense=(DenseRate(32768, 590.59, 549.73), DenseRate(131072, 568.48, 541.78)),
+    hopper=(((128, 128, 128), KernelCost(11.95, 8.982)),),
+    hopper_backward=(((128, 64, 128), KernelCost(17.02, 109.1)),),
 )
 
 GPUS = (H200,)

@@ -257,6 +257,14 @@ def test_windows_begin_scores_ahead_others_do_not() -> None:
         assert found == [pattern in ONE_RUN], pattern
 
 
+@pytest.mark.parametrize(("window", "by_them"), [(256, False), (600, True)])
+def test_several_short_parts_are_left_to_the_plain_kernels(window: int, by_them: bool) -> None:
+    pattern = sd.sliding(window) | sd.dilated(window, 16)
+    (tiling,) = (each for each in TILINGS if each.name == "half128")
+    assert ("hopper_gradients_kernel" in emit(pattern, tiling)) == by_them
+    assert "hopper_gradients_kernel" in emit(pattern, tiling, "hopper")
+
+
 def test_the_orders_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window in the order of the others, and the others in that of windows."""
     for pattern in (sd.sliding(300), sd.causal(), sd.sliding(40) | sd.sink(5) & sd.causal()):

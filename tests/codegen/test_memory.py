@@ -39,11 +39,12 @@ ONE_PART: dict[str, Pattern | PerHead] = {
     "windows per head": sd.per_head([sd.sliding(512), sd.sliding(512), sd.sliding(64), sd.sliding(512) | sd.sink(64)]),
 }
 PARTS: dict[str, Pattern | PerHead] = {
-    "local and dilated": sd.sliding(256) | sd.dilated(256, 16),
-    "own classes": longnet(segments=[64, 4096], dilations=[1, 4], heads=HEADS),
+    "local and dilated": sd.sliding(600) | sd.dilated(600, 16),
+    "short parts": sd.sliding(256) | sd.dilated(256, 16),
+    "own classes": longnet(segments=[2048, 8192], dilations=[1, 4], heads=HEADS),
 }
-# What has no backward kernel for Hopper: tiles that a table tells, a mask with a set in it.
-WITHOUT = {"random", "per head"}
+# What has no backward kernel for Hopper: tiles that a table tells, a mask with a set in it, several short parts.
+WITHOUT = {"random", "per head", "short parts"}
 # Whose long columns are split at this length.
 SPLIT = {"power", "per head", "windows per head"}
 

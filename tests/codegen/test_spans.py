@@ -73,9 +73,9 @@ def test_lines_of_a_span() -> None:
         'b_s = since(b_s, gl.where(present, gl.maximum(q - 3, q * 0 + 2) - k_first, COLUMNS), "-inf", COLUMNS)',
         'b_s = until(b_s, gl.where(present, q + 1 - k_first, 0), "-inf", COLUMNS)',
     )
-    assert cut_lines(Span((), ("k + 8",)), "b_p", "0", "q_first", "64") == [
-        'b_p = until(b_p, k + 8 - q_first, "0", 64)'
-    ]
+    assert cut_lines(Span((), ("k + 8",)), "b_p", "0", "q_first", "64") == (
+        'b_p = until(b_p, k + 8 - q_first, "0", 64)',
+    )
 
 
 @pytest.mark.parametrize(
