@@ -42,11 +42,11 @@ MOST_BESIDE_WIDE_HEADS = 1
 UNEVEN = 1.1
 # A masked tile that nearly every query tile has needs no loop: the others take a tile of zeros for it.
 NEARLY = 0.75
-# Query tiles of at most so many key tiles, on the mean, wait for loads more than they multiply.
+# So many key tiles a query tile, on the mean, are few: sliding 512 has 5 of them, sliding 1024 has 9.
 FEW = 6
-# Two parts of fewer query tiles a key tile than this run plain backward kernels: at 131072 tokens, 256 keys each, these
-# take 0.93 of the time, since they add up dk and dv of the parts faster than those for Hopper. Of 512 keys each it
-# would be 0.92 the other way round, by the times of the parts alone.
+# Several parts whose key tiles are read by fewer query tiles than this, on the mean, run plain backward kernels. Two of
+# 256 keys each, measured at 131072 tokens on an H200, take 0.93 of the time so; of 512 keys each it would be 1.1, by
+# the times of the parts alone.
 SHORT = 8
 # Halves are looked for only where the tiles of this many query tiles tell those of all.
 MOST_ROWS = 512
@@ -115,8 +115,10 @@ def have_gradients(parts: Sequence[Part], tiling: Tiling, backend: Backend) -> b
 
 def _short(parts: Sequence[Part], loops: Sequence[Sequence[LoopProgram]]) -> bool:
     """Whether there are several parts, whose key tiles few query tiles read."""
+    if len(parts) == 1:
+        return False
     counts = [count for part, programs in zip(parts, loops, strict=True) for count in column_counts(programs, part)]
-    return len(parts) > 1 and sum(counts) < SHORT * len(counts)
+    return sum(counts) < SHORT * len(counts)
 
 
 def gradient_programs(part: Part) -> tuple[LoopProgram, ...] | None:
