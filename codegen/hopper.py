@@ -63,9 +63,7 @@ class HopperText:
         self.masks: list[tuple[str, ...]] = []
         self.names = Names("i", "j", "0", "key_tiles", masks.constants, "tl.load(constants + {})")
         self.loops = self._found_loops(masks)
-        cuts = [line for lines in self.masks for line in lines]
-        read = " ".join([*self.walks, *cuts, text.class_of_head or ""]).replace("${constants}", "")
-        self.look_up = re.search(r"\bconstants\b", read) is not None
+        self.look_up = read_constants(self.walks, self.masks, text.class_of_head)
 
     def kernels(self) -> str:
         """The kernel and the functions it calls."""
@@ -323,6 +321,12 @@ _MERGE_OUT = """\
             b_o_before = gl.load(before_ptr + o_place, mask=o_inside & (before_gain > 0), other=0.0)
             b_o += b_o_before * before_gain
 """
+
+
+def read_constants(walks: Sequence[str], masks: Sequence[tuple[str, ...]], class_of_head: str | None) -> bool:
+    """Whether the walks, the masks or the heads' classes look something up in the module's constants."""
+    read = " ".join([*walks, *(line for lines in masks for line in lines), class_of_head or ""])
+    return re.search(r"\bconstants\b", read.replace("${constants}", "")) is not None
 
 
 def counter(dynamic: bool) -> str:

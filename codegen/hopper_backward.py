@@ -7,11 +7,10 @@ float32.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from sparsedsl.codegen import hopper_backward_launch, hopper_backward_text
-from sparsedsl.codegen.hopper import counter, filled_text, indented, walk_text
+from sparsedsl.codegen.hopper import counter, filled_text, indented, read_constants, walk_text
 from sparsedsl.codegen.hopper_choice import (
     GRADIENT_TILES,
     GRADIENT_WIDTH,
@@ -58,9 +57,7 @@ class HopperBackwardText:
             ]
             for program in programs
         ]
-        cuts = [line for lines in self.masks for line in lines]
-        read = " ".join([*self.walks, *cuts, text.class_of_head or ""]).replace("${constants}", "")
-        self.look_up = re.search(r"\bconstants\b", read) is not None
+        self.look_up = read_constants(self.walks, self.masks, text.class_of_head)
         self.holes = self._found_holes()
 
     def kernels(self) -> str:

@@ -180,8 +180,8 @@ def values_ahead(programs: Sequence[LoopProgram], part: Part) -> bool:
 
 
 def _last_row_is_one_run(tiles: TileProgram, part: Part) -> bool:
-    length = LENGTH // part.step
-    seen = [j for j, _ in tiles.row(-(-length // tiles.block_m) - 1, -(-length // tiles.block_n))]
+    rows, columns = _extent(tiles, part.step)
+    seen = [j for j, _ in tiles.row(rows - 1, columns)]
     return len(seen) == max(seen, default=-1) - min(seen, default=0) + 1
 
 
@@ -210,9 +210,14 @@ def column_counts(programs: Sequence[LoopProgram], part: Part) -> list[int]:
     return [count for program in programs for count in _own_counts(program.transposed, part)]
 
 
+def _extent(tiles: TileProgram, step: int) -> tuple[int, int]:
+    """How many rows and columns of tiles one residue class has at the length that is counted at."""
+    length = LENGTH // step
+    return -(-length // tiles.block_m), -(-length // tiles.block_n)
+
+
 def _own_counts(tiles: TileProgram, part: Part) -> list[int]:
-    length = LENGTH // part.step
-    own, visited = -(-length // tiles.block_m), -(-length // tiles.block_n)
+    own, visited = _extent(tiles, part.step)
     full, partial = tiles.counts_by_tile(range(own), visited)
     counts: list[int] = (full + partial).tolist()
     return counts
@@ -271,8 +276,7 @@ def usually_one(program: TileProgram, mask: Predicate, step: int) -> bool:
     narrow = group.columns[1] - group.columns[0] == 1
     if not narrow and not all(each.is_finite and len(list(_members(each))) <= 1 for each in group.visits):
         return False
-    length = LENGTH // step
-    rows, columns = -(-length // program.block_m), -(-length // program.block_n)
+    rows, columns = _extent(program, step)
     alone = replace(program, groups=(group,))
     return sum(alone.counts(range(rows), columns)) >= NEARLY * rows
 

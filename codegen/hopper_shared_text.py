@@ -85,9 +85,9 @@ def shrinking(count):
 
 
 @gluon.constexpr_function
-def shrinking_operands(count):
-    """Of these: what comes out, which is what went in, and what it is multiplied by."""
-    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["f"] * count)
+def in_place(count, kind):
+    """Operands of such assembly: what comes out, which is what went in, and as many more of a kind."""
+    return ",".join(["=f"] * count + [str(k) for k in range(count)] + [kind] * count)
 
 
 @gluon.jit
@@ -97,7 +97,7 @@ def shrunk(acc, shrink, D: gl.constexpr):
     by_row = gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, LAYOUT)), 1)
     COUNT: gl.constexpr = D // 2
     return gl.inline_asm_elementwise(
-        shrinking(COUNT), shrinking_operands(COUNT), [acc, by_row], dtype=gl.float32, is_pure=False, pack=COUNT
+        shrinking(COUNT), in_place(COUNT, "f"), [acc, by_row], dtype=gl.float32, is_pure=False, pack=COUNT
     )
 
 
@@ -139,19 +139,13 @@ def cutting(count, holds, filling):
     return f"{{ .reg .pred p; .reg .b32 t, a, b; {own} {rows} {each} }}"
 
 
-@gluon.constexpr_function
-def cutting_operands(count):
-    """Of these: the numbers, and what their columns are compared with."""
-    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["r"] * count)
-
-
 @gluon.jit
 def cut(numbers, bound, HOLDS: gl.constexpr, FILLING: gl.constexpr, COLUMNS: gl.constexpr):
     """Numbers [64, COLUMNS], filled where a row's own column does not hold."""
     COUNT: gl.constexpr = COLUMNS // 2
     return gl.inline_asm_elementwise(
         cutting(COUNT, HOLDS, FILLING),
-        cutting_operands(COUNT),
+        in_place(COUNT, "r"),
         [numbers, gl.expand_dims(bound, 1)],
         dtype=gl.float32,
         is_pure=True,

@@ -398,7 +398,7 @@ ${give_classes}            HEAD_DIM=head_dim,
 HOST = '''
 
 def hopper_stages(block_n: int, width: int) -> int:
-    """How many key tiles of K there is room for, beside one more of V; more than four are of no use."""
+    """How many key tiles of K and of V there is room for, V having one more at most; four are enough."""
     return max(2, min(4, 32768 // (block_n * width)))
 
 

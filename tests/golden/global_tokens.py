@@ -80,7 +80,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "3551a01a61e3"
+DIGEST = "9cc8f38ab176"
 
 
 @triton.jit
@@ -1509,9 +1509,9 @@ def shrinking(count):
 
 
 @gluon.constexpr_function
-def shrinking_operands(count):
-    """Of these: what comes out, which is what went in, and what it is multiplied by."""
-    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["f"] * count)
+def in_place(count, kind):
+    """Operands of such assembly: what comes out, which is what went in, and as many more of a kind."""
+    return ",".join(["=f"] * count + [str(k) for k in range(count)] + [kind] * count)
 
 
 @gluon.jit
@@ -1521,7 +1521,7 @@ def shrunk(acc, shrink, D: gl.constexpr):
     by_row = gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, LAYOUT)), 1)
     COUNT: gl.constexpr = D // 2
     return gl.inline_asm_elementwise(
-        shrinking(COUNT), shrinking_operands(COUNT), [acc, by_row], dtype=gl.float32, is_pure=False, pack=COUNT
+        shrinking(COUNT), in_place(COUNT, "f"), [acc, by_row], dtype=gl.float32, is_pure=False, pack=COUNT
     )
 
 
@@ -1563,19 +1563,13 @@ def cutting(count, holds, filling):
     return f"{{ .reg .pred p; .reg .b32 t, a, b; {own} {rows} {each} }}"
 
 
-@gluon.constexpr_function
-def cutting_operands(count):
-    """Of these: the numbers, and what their columns are compared with."""
-    return ",".join(["=f"] * count + [str(k) for k in range(count)] + ["r"] * count)
-
-
 @gluon.jit
 def cut(numbers, bound, HOLDS: gl.constexpr, FILLING: gl.constexpr, COLUMNS: gl.constexpr):
     """Numbers [64, COLUMNS], filled where a row's own column does not hold."""
     COUNT: gl.constexpr = COLUMNS // 2
     return gl.inline_asm_elementwise(
         cutting(COUNT, HOLDS, FILLING),
-        cutting_operands(COUNT),
+        in_place(COUNT, "r"),
         [numbers, gl.expand_dims(bound, 1)],
         dtype=gl.float32,
         is_pure=True,
@@ -1967,7 +1961,7 @@ def hopper_kernel(
 
 
 def hopper_stages(block_n: int, width: int) -> int:
-    """How many key tiles of K there is room for, beside one more of V; more than four are of no use."""
+    """How many key tiles of K and of V there is room for, V having one more at most; four are enough."""
     return max(2, min(4, 32768 // (block_n * width)))
 
 
@@ -2523,7 +2517,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_3551a01a61e3"), mutates_args=())
+@torch.library.custom_op(unused("attention_9cc8f38ab176"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2542,7 +2536,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_3551a01a61e3"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_9cc8f38ab176"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2762,7 +2756,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_3551a01a61e3"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_9cc8f38ab176"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2791,7 +2785,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_3551a01a61e3"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_9cc8f38ab176"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2816,7 +2810,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_3551a01a61e3"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_9cc8f38ab176"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3006,7 +3000,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_3551a01a61e3"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_9cc8f38ab176"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
