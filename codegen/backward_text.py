@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 KERNELS = '''
-@triton.jit(do_not_specialize=["q_len", "q_start", "documents"${rows_names}])
+@triton.jit(do_not_specialize=[
+    "o_head", "o_token", "do_head", "do_token", "q_len", "q_start", "documents"${rows_names}
+])
 def rows_kernel${p}(
-    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, cu_ptr,
-    documents,${rows_scalars}
+    o_ptr, o_head, o_token, do_ptr, do_head, do_token, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start,
+    cu_ptr, documents,${rows_scalars}
     head_dim: tl.constexpr, D: tl.constexpr,
 ):
     """What the backward kernels ask of each row of a query tile, laid out tile by tile.
@@ -19,13 +21,12 @@ ${row_tiles}
 ${row_program}${rows_class}
 ${rows_document}
     o_m = q_start + max(i * BLOCK_M - q_start, 0) + tl.arange(0, BLOCK_M)
-    o_d = tl.arange(0, D)
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = ${token_row}
-    place = row[:, None] * head_dim + o_d[None, :]
-    here = inside[:, None] & (o_d < head_dim)[None, :]
-    b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
-    b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
+    o_row = ${o_row}
+    do_row = ${do_row}
+    b_o = load_rows(o_ptr, o_row, inside, head_dim, D)
+    b_do = load_rows(do_ptr, do_row, inside, head_dim, D)
     b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
     row_tile = ${tile_row}

@@ -28,7 +28,7 @@ from sparsedsl.codegen import (
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.hopper_backward import hopper_backward_shared
-from sparsedsl.codegen.hopper_choice import Backend
+from sparsedsl.codegen.hopper_choice import WIDEST_OUTPUT, Backend
 from sparsedsl.codegen.part_text import top_holes
 from sparsedsl.codegen.plan import plan
 from sparsedsl.codegen.sources import sources_of
@@ -77,6 +77,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         "predicates": tables.source(),
         **road_text.NO_IMPORTS,
         **(road_text.CHOSEN_IMPORTS if guarded else road_text.FORCED_IMPORTS if special else {}),
+        "widest_output": str(WIDEST_OUTPUT),
         **top_holes(
             parts,
             [each.hopper_tiles is not None for each in found],
@@ -110,6 +111,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         embedded("table.py") + host.TABLE_ROAD if with_tables else "",
         host.CPU_ROAD,
         launch_text.SHARED,
+        embedded("layout.py"),
         packed_text.DESCRIPTOR,
         launch_text.DESCRIPTOR if in_order else "",
         launch_text.CLASSES if in_classes else "",

@@ -9,17 +9,17 @@ def store_rows(ptr, row, values, inside, head_dim, D: tl.constexpr):
     o_d = tl.arange(0, D)
     place = ptr + row[:, None] * head_dim + o_d[None, :]
     tl.store(place, values.to(ptr.dtype.element_ty), mask=inside[:, None] & (o_d < head_dim)[None, :])
-'''
 
-MERGE = '''
+
 @triton.jit
 def load_rows(ptr, row, inside, head_dim, D: tl.constexpr):
     """The rows that are inside, in float32; 0 elsewhere."""
     o_d = tl.arange(0, D)
     place = ptr + row[:, None] * head_dim + o_d[None, :]
     return tl.load(place, mask=inside[:, None] & (o_d < head_dim)[None, :], other=0.0).to(tl.float32)
+'''
 
-
+MERGE = '''
 @triton.jit
 def merged(out, lse, before, before_lse):
     """Output and natural log-sum-exp of two disjoint parts together; a part of no key, with -inf, has no weight."""
@@ -52,10 +52,12 @@ def attend${p}(
     return acc, new_max, row_sum
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"${class_names}])
+@triton.jit(do_not_specialize=[
+    "o_head", "o_token", "q_len", "k_len", "q_start", "heads", "group", "documents"${class_names}
+])
 def forward_kernel${p}(
-    ${forward_pointers}q_desc, k_desc, v_desc, o_ptr, lse_ptr, ${before}scale, q_len, k_len, q_start, heads,
-    group, cu_ptr, documents,${class_scalars}
+    ${forward_pointers}q_desc, k_desc, v_desc, o_ptr, o_head, o_token, lse_ptr, ${before}scale, q_len, k_len,
+    q_start, heads, group, cu_ptr, documents,${class_scalars}
     head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head${of_class}."""
@@ -83,6 +85,7 @@ ${walk}
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = ${token_row}
-${merge}    store_rows(o_ptr, row, b_o, inside, head_dim, D)
+    o_row = ${o_row}
+${merge}    store_rows(o_ptr, o_row, b_o, inside, head_dim, D)
     tl.store(lse_ptr + row, b_lse, mask=inside)
 '''

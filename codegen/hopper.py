@@ -16,7 +16,7 @@ from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.hopper_choice import MOST_STAGES, WIDEST_OUTPUT, balanced, halves, usually_one, values_ahead
 from sparsedsl.codegen.hopper_masks import forward_lines, shortened
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
-from sparsedsl.codegen.part_text import PartText
+from sparsedsl.codegen.part_text import PartText, row_numbers
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
@@ -147,9 +147,7 @@ class HopperText:
             "one": "1, " if self.text.in_classes else "",
             "merge_lse": _MERGE_LSE if self.text.number else "",
             "merge_out": _MERGE_OUT if self.text.number else "",
-            "token_row": (
-                self.text.holes()["token_row"] if self.text.in_classes else "i_bh.to(tl.int64) * q_len + o_m - q_start"
-            ),
+            **({} if self.text.in_classes else row_numbers("q_len", "o_m - q_start")),
             "block_m": str(self.tiles.block_m),
             "block_n": str(self.tiles.block_n),
             "stages": (

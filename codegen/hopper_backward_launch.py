@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 ROWS = '''
-@triton.jit(do_not_specialize=["q_len", "q_start"${rows_names}])
+@triton.jit(do_not_specialize=[
+    "o_head", "o_token", "do_head", "do_token", "q_len", "q_start"${rows_names}
+])
 def hopper_rows_kernel${p}(
-    ${row_constants}o_ptr, do_ptr, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr, q_len, q_start,${rows_scalars}
+    ${row_constants}o_ptr, o_head, o_token, do_ptr, do_head, do_token, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr,
+    q_len, q_start,${rows_scalars}
     HEAD_DIM: tl.constexpr, D: tl.constexpr,
 ):
     """What the backward kernel takes off the scores, and adds to dP, of each row of a query tile; zeros for its dq.
@@ -18,13 +21,12 @@ def hopper_rows_kernel${p}(
     row_tiles = (q_start + q_len + BLOCK_M - 1) // BLOCK_M - first_row_tile
 ${row_program}${rows_class}
     o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_d = tl.arange(0, D)
     inside = (o_m >= q_start) & (o_m - q_start < q_len)
     row = ${token_row}
-    place = row[:, None] * HEAD_DIM + o_d[None, :]
-    here = inside[:, None] & (o_d < HEAD_DIM)[None, :]
-    b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
-    b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
+    o_row = ${o_row}
+    do_row = ${do_row}
+    b_o = load_rows(o_ptr, o_row, inside, HEAD_DIM, D)
+    b_do = load_rows(do_ptr, do_row, inside, HEAD_DIM, D)
     b_delta = tl.load(dlse_ptr + row, mask=inside, other=0.0) - tl.sum(b_o * b_do, 1)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))
     tile = ${tile_row}
@@ -79,7 +81,9 @@ ${set_sums}    works = batch * key_heads * tiles_in(0, k_len, ${block_n})${more_
             hopper_rows_kernel${p},
             row_tiles,
 ${row_constants_given}            out,
+            *rows_apart(out),
             d_out,
+            *rows_apart(d_out),
             lse,
             d_lse,
             rows,
@@ -155,7 +159,9 @@ def hopper_backward_part${p}(
                 hopper_rows_kernel${p},
                 row_tiles,
 ${row_constants_given}                out,
+                *rows_apart(out),
                 d_out,
+                *rows_apart(d_out),
                 lse,
                 d_lse,
                 row_numbers,

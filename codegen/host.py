@@ -213,20 +213,22 @@ def unused(name: str) -> str:
 @torch.library.custom_op(unused("attention_$digest"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
-        return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
-    if on_gpu_road(q):
-        if q.shape[2] <= FEW_QUERIES:
-            return launch_cached(q, k, v, None, None, scale, q_start)
-        return launch_forward(q, k, v, scale, q_start)
-    return forward_parts(
-        q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
-    )
+        return room_like(q).zero_(), torch.full(q.shape[:3], float("-inf"), device=q.device)
+    if not on_gpu_road(q):
+        out, lse = forward_parts(
+            q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
+        )
+    elif q.shape[2] <= FEW_QUERIES:
+        out, lse = launch_cached(q, k, v, None, None, scale, q_start)
+    else:
+        out, lse = launch_forward(q, k, v, scale, q_start)
+    return laid_out_like(q, out), lse
 
 
 @attention_op.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+    return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
 @torch.library.custom_op(unused("attention_backward_$digest"), mutates_args=())

@@ -20,13 +20,6 @@ def precision(tensor: Tensor) -> str:
     return "ieee" if tensor.dtype == torch.float32 else "tf32"
 
 
-def readable(tensor: Tensor) -> Tensor:
-    """The tensor itself where tiles can be read from it: rows contiguous, every stride a multiple of 16 bytes."""
-    strides = [stride * tensor.element_size() for stride in tensor.stride()[:3]]
-    aligned = tensor.data_ptr() % 16 == 0 and all(stride % 16 == 0 and stride > 0 for stride in strides)
-    return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
-
-
 def tiles_in(start: int, length: int, size: int, documents: int | None = None) -> int:
     """How many tiles hold the positions start .. start + length - 1 that are not negative.
 
@@ -123,6 +116,7 @@ ${forward_arrays}            tile_descriptor(q, ${block_m}, packed),
             tile_descriptor(k, ${block_n}, packed),
             tile_descriptor(v, ${block_n}, packed),
             out,
+            *rows_apart(out),
             lse,
 ${give_before}            scale * LOG2_E,
             q_len,
@@ -165,7 +159,9 @@ ${before_results}    scale: float,
     if row_tiles:
         rows_kernel${p}[(row_tiles,)](
             out,
+            *rows_apart(out),
             d_out,
+            *rows_apart(d_out),
             lse,
             d_lse,
             row_lse,
@@ -233,6 +229,7 @@ ${forward_arrays}            class_descriptor(q, ${step}, each.first_row, each.c
             class_descriptor(k, ${step}, each.first, each.count, k_len, ${block_n}, packed),
             class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}, packed),
             out,
+            *rows_apart(out),
             lse,
 ${give_before}            scale * LOG2_E,
             q_len,
@@ -277,7 +274,9 @@ ${before_results}    scale: float,
         if row_tiles:
             rows_kernel${p}[(row_tiles,)](
                 out,
+                *rows_apart(out),
                 d_out,
+                *rows_apart(d_out),
                 lse,
                 d_lse,
                 row_lse,
@@ -327,9 +326,10 @@ def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    # Rows before position 0, and rows of no document, have no key, and no tile.
-    new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
-    out = new(q.shape, dtype=q.dtype, device=q.device)
+    out = ${room}
+    if q_start < 0 or cu_seqlens is not None:
+        # Rows before position 0, and rows of no document, have no key, and no tile.
+        out.zero_()
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
 ${forward_parts}    return out, lse
 
@@ -351,7 +351,7 @@ def launch_backward(
     dq = (torch.zeros if packed or q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
     new = torch.zeros if packed else torch.empty
     dk, dv = (new(each.shape, dtype=each.dtype, device=each.device) for each in (k, v))
-    d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
+    d_out, d_lse, out = in_rows(d_out), d_lse.contiguous(), in_rows(out)
 ${backward_parts}    return dq, dk, dv
 """
 
@@ -362,9 +362,10 @@ def launch_forward(
 ) -> tuple[Tensor, Tensor]:
     """Part after part into one float32 output; the last one, which covers all rows, writes the result."""
     q, k, v = readable(q), readable(k), readable(v)
-    # Rows before position 0, and rows of no document, have no key, and no tile.
-    new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
-    out = new(q.shape, dtype=q.dtype, device=q.device)
+    out = ${room}
+    if q_start < 0 or cu_seqlens is not None:
+        # Rows before position 0, and rows of no document, have no key, and no tile.
+        out.zero_()
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
     so_far = torch.empty(q.shape, dtype=torch.float32, device=q.device)
 ${forward_parts}    return out, lse
@@ -390,7 +391,7 @@ def launch_backward(
     # What the first part does not reach must be 0.
     new = ${new_gradients}
     so_far = [new(each.shape, dtype=torch.float32, device=each.device) for each in (q, k, v)]
-    d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
+    d_out, d_lse, out = in_rows(d_out), d_lse.contiguous(), in_rows(out)
     given = (d_out, d_lse, q, k, v, out, lse)
 ${backward_parts}    dq, dk, dv = results
     return dq, dk, dv

@@ -157,8 +157,9 @@ def packed_attention_op(
 ) -> tuple[Tensor, Tensor]:
     bounds = without_spares(ascending(cu_seqlens, q.shape[2]), q.shape[2])
     if q.numel() and on_gpu_road(q):
-        return launch_forward(q, k, v, scale, 0, bounds)
-    out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+        out, lse = launch_forward(q, k, v, scale, 0, bounds)
+        return laid_out_like(q, out), lse
+    out = room_like(q).zero_()
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     lse = torch.full(q.shape[:3], float("-inf"), dtype=wide, device=q.device)
     for first, end in pairwise(bounds.tolist() if q.numel() else ()):
@@ -173,7 +174,7 @@ def packed_attention_op(
 @packed_attention_op.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+    return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
 @torch.library.custom_op(unused("packed_attention_backward_$digest"), mutates_args=())

@@ -71,10 +71,10 @@ class PartText:
         bound = self.class_of_head
         i = "    i = first_row_tile + row_tiles - 1 - {} % row_tiles"
         program = "    i_bh = tl.program_id(0) // row_tiles\n" + i.format("tl.program_id(0)")
-        place, tile_row, row_class = "i_bh.to(tl.int64) * rows + first + o_m - q_start", "i_bh.to(tl.int64)", ""
+        token, tile_row, row_class = "first + o_m - q_start", "i_bh.to(tl.int64)", ""
         names: list[str] = []
         if self.in_classes:
-            place = f"i_bh.to(tl.int64) * rows + first_row + i_c + {self.part.step} * (o_m - q_start)"
+            token = f"first_row + i_c + {self.part.step} * (o_m - q_start)"
             names = ["rows", "first_row", *(["first_class"] if bound else []), "classes"]
         if bound:
             row_class = f"\n    i_c = {bound} - first_class\n    if (i_c < 0) | (i_c >= classes):\n        return"
@@ -95,7 +95,7 @@ class PartText:
             "rows_document": self._filled(ROWS_DOCUMENT_OF_CLASS if self.in_classes else ROWS_DOCUMENT),
             "row_class": row_class,
             "rows_class": f"\n    i_h = i_bh % heads{row_class}" if bound else "",
-            "token_row": place,
+            **row_numbers("rows", token),
             "tile_row": f"{tile_row} * row_tiles + i - first_row_tile + first_slot",
             "of_class": ", in one class" if self.in_classes else "",
             "class_names": _quoted(names),
@@ -221,6 +221,7 @@ def top_holes(
     if hopper_backward:
         backward.insert(0, "special = cu_seqlens is None and hopper_gradients(q)")
     return {
+        "room": f"hopper_room(q, q_start, {parts[-1].step})" if hopper[-1] else "room_like(q)",
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
         "new_gradients": (
@@ -228,6 +229,16 @@ def top_holes(
             if parts[0].covers_all_rows
             else "torch.zeros"
         ),
+    }
+
+
+def row_numbers(head_rows: str, token: str) -> Holes:
+    """Numbers of a tile's rows as source: in a contiguous tensor, in the output and in its gradient."""
+    head, far = "i_bh.to(tl.int64)", f"({token}).to(tl.int64)"
+    return {
+        "token_row": f"{head} * {head_rows} + {token}",
+        "o_row": f"{head} * o_head + {far} * o_token",
+        "do_row": f"{head} * do_head + {far} * do_token",
     }
 
 

@@ -41,6 +41,12 @@ def is_hopper(device: torch.device) -> bool:
     return known and torch.cuda.get_device_capability(device) == (9, 0)
 
 
+def hopper_room(q: Tensor, q_start: int, step: int) -> Tensor:
+    """`room_like` where the copy engine writes every tile of a class of the output; else contiguous, as rows are."""
+    by_tile = q.shape[3] <= ${widest_output} and (q_start <= 0 or q_start % (64 * step) == 0)
+    return room_like(q) if by_tile else torch.empty(q.shape, dtype=q.dtype, device=q.device)
+
+
 def launched(kernel: Any, programs: int, *given: Any, **options: Any) -> None:
     """Launch a kernel."""
     kernel[(programs,)](*given, **options)

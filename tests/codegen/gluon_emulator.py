@@ -512,7 +512,7 @@ class Kernel:
 
 def _argument(given: object) -> object:
     if isinstance(given, Tensor):
-        return Pointer(given.view(-1), 0)
+        return Pointer(given.as_strided((given.numel(),), (1,)), 0)  # as it lies in memory, in whatever order
     return Scalar(given) if isinstance(given, int) else given
 
 

@@ -77,7 +77,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'sliding(1024)'
-DIGEST = "e64db48eb74a"
+DIGEST = "018c8bab53b7"
 
 
 @triton.jit
@@ -144,6 +144,14 @@ def store_rows(ptr, row, values, inside, head_dim, D: tl.constexpr):
 
 
 @triton.jit
+def load_rows(ptr, row, inside, head_dim, D: tl.constexpr):
+    """The rows that are inside, in float32; 0 elsewhere."""
+    o_d = tl.arange(0, D)
+    place = ptr + row[:, None] * head_dim + o_d[None, :]
+    return tl.load(place, mask=inside[:, None] & (o_d < head_dim)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
 def attend(
     acc, row_max, row_sum, b_q, k_desc, v_desc, i_b, i_g, start, scale, keep, MASKED: tl.constexpr,
     BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
@@ -162,10 +170,12 @@ def attend(
     return acc, new_max, row_sum
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "documents"])
+@triton.jit(do_not_specialize=[
+    "o_head", "o_token", "q_len", "k_len", "q_start", "heads", "group", "documents"
+])
 def forward_kernel(
-    q_desc, k_desc, v_desc, o_ptr, lse_ptr, scale, q_len, k_len, q_start, heads,
-    group, cu_ptr, documents,
+    q_desc, k_desc, v_desc, o_ptr, o_head, o_token, lse_ptr, scale, q_len, k_len,
+    q_start, heads, group, cu_ptr, documents,
     head_dim: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Output and log-sum-exp of one query tile of one head."""
@@ -237,13 +247,16 @@ def forward_kernel(
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * rows + first + o_m - q_start
-    store_rows(o_ptr, row, b_o, inside, head_dim, D)
+    o_row = i_bh.to(tl.int64) * o_head + (first + o_m - q_start).to(tl.int64) * o_token
+    store_rows(o_ptr, o_row, b_o, inside, head_dim, D)
     tl.store(lse_ptr + row, b_lse, mask=inside)
 
-@triton.jit(do_not_specialize=["q_len", "q_start", "documents"])
+@triton.jit(do_not_specialize=[
+    "o_head", "o_token", "do_head", "do_token", "q_len", "q_start", "documents"
+])
 def rows_kernel(
-    o_ptr, do_ptr, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start, cu_ptr,
-    documents,
+    o_ptr, o_head, o_token, do_ptr, do_head, do_token, lse_ptr, dlse_ptr, row_lse_ptr, row_delta_ptr, q_len, q_start,
+    cu_ptr, documents,
     head_dim: tl.constexpr, D: tl.constexpr,
 ):
     """What the backward kernels ask of each row of a query tile, laid out tile by tile.
@@ -268,13 +281,12 @@ def rows_kernel(
             return
         q_start = 0
     o_m = q_start + max(i * BLOCK_M - q_start, 0) + tl.arange(0, BLOCK_M)
-    o_d = tl.arange(0, D)
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * rows + first + o_m - q_start
-    place = row[:, None] * head_dim + o_d[None, :]
-    here = inside[:, None] & (o_d < head_dim)[None, :]
-    b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
-    b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
+    o_row = i_bh.to(tl.int64) * o_head + (first + o_m - q_start).to(tl.int64) * o_token
+    do_row = i_bh.to(tl.int64) * do_head + (first + o_m - q_start).to(tl.int64) * do_token
+    b_o = load_rows(o_ptr, o_row, inside, head_dim, D)
+    b_do = load_rows(do_ptr, do_row, inside, head_dim, D)
     b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
     row_tile = i_bh.to(tl.int64) * row_tiles + i - first_row_tile + first_slot
@@ -1123,13 +1135,6 @@ def precision(tensor: Tensor) -> str:
     return "ieee" if tensor.dtype == torch.float32 else "tf32"
 
 
-def readable(tensor: Tensor) -> Tensor:
-    """The tensor itself where tiles can be read from it: rows contiguous, every stride a multiple of 16 bytes."""
-    strides = [stride * tensor.element_size() for stride in tensor.stride()[:3]]
-    aligned = tensor.data_ptr() % 16 == 0 and all(stride % 16 == 0 and stride > 0 for stride in strides)
-    return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
-
-
 def tiles_in(start: int, length: int, size: int, documents: int | None = None) -> int:
     """How many tiles hold the positions start .. start + length - 1 that are not negative.
 
@@ -1143,6 +1148,54 @@ def tiles_in(start: int, length: int, size: int, documents: int | None = None) -
 def next_power_of_2(number: int) -> int:
     """What Triton's function of this name gives; that one is made for kernels too, and slow on the host."""
     return 1 << (number - 1).bit_length()
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The tensor itself where tiles can be read from it: rows contiguous, every stride a multiple of 16 bytes."""
+    strides = [stride * tensor.element_size() for stride in tensor.stride()[:3]]
+    aligned = tensor.data_ptr() % 16 == 0 and all(stride % 16 == 0 and stride > 0 for stride in strides)
+    return tensor if tensor.stride(3) == 1 and aligned else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def evenly_spaced(tensor: Tensor) -> bool:
+    """Whether kernels can count a tensor's rows: all heads of the batch equally far apart, and so all tokens."""
+    batch, heads, _, head_dim = tensor.shape
+    each_batch, each_head, each_token, each_number = tensor.stride()
+    whole = each_number == 1 and each_head % head_dim == 0 and each_token % head_dim == 0
+    return whole and (batch == 1 or each_batch == heads * each_head)
+
+
+def rows_apart(tensor: Tensor) -> tuple[int, int]:
+    """How many rows lie from head to head, and from token to token."""
+    if tensor.is_contiguous():
+        return tensor.shape[2], 1
+    return tensor.stride(1) // tensor.shape[3], tensor.stride(2) // tensor.shape[3]
+
+
+def in_rows(tensor: Tensor) -> Tensor:
+    """The tensor itself where kernels can count its rows and read tiles from it, else a copy."""
+    tensor = readable(tensor)
+    return tensor if evenly_spaced(tensor) else tensor.contiguous()
+
+
+def output_strides(q: Tensor) -> tuple[int, ...]:
+    """The strides of an output: in the order of q's where kernels can count such rows, else contiguous."""
+    if not q.is_contiguous():
+        like = torch.empty_like(q, device="meta")
+        if evenly_spaced(like):
+            return like.stride()
+    _, heads, length, head_dim = (max(size, 1) for size in q.shape)
+    return heads * length * head_dim, length * head_dim, head_dim, 1
+
+
+def room_like(q: Tensor) -> Tensor:
+    """Room for an output."""
+    return torch.empty_strided(q.shape, output_strides(q), dtype=q.dtype, device=q.device)
+
+
+def laid_out_like(q: Tensor, out: Tensor) -> Tensor:
+    """The output in the strides of an output; a copy where it has others."""
+    return out if out.stride() == output_strides(q) else room_like(q).copy_(out)
 
 
 def packed_descriptor(tensor: Tensor, rows: int, step: int = 1) -> TensorDescriptor:
@@ -1191,6 +1244,7 @@ def forward_part(
             tile_descriptor(k, 64, packed),
             tile_descriptor(v, 64, packed),
             out,
+            *rows_apart(out),
             lse,
             scale * LOG2_E,
             q_len,
@@ -1233,7 +1287,9 @@ def backward_part(
     if row_tiles:
         rows_kernel[(row_tiles,)](
             out,
+            *rows_apart(out),
             d_out,
+            *rows_apart(d_out),
             lse,
             d_lse,
             row_lse,
@@ -1930,9 +1986,12 @@ def hopper_row_tile_2(u, j, first_row_tile, row_tiles):
     i = start_0 + u
     return i
 
-@triton.jit(do_not_specialize=["q_len", "q_start"])
+@triton.jit(do_not_specialize=[
+    "o_head", "o_token", "do_head", "do_token", "q_len", "q_start"
+])
 def hopper_rows_kernel(
-    o_ptr, do_ptr, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr, q_len, q_start,
+    o_ptr, o_head, o_token, do_ptr, do_head, do_token, lse_ptr, dlse_ptr, rows_ptr, dq_blocks_ptr,
+    q_len, q_start,
     HEAD_DIM: tl.constexpr, D: tl.constexpr,
 ):
     """What the backward kernel takes off the scores, and adds to dP, of each row of a query tile; zeros for its dq.
@@ -1946,13 +2005,12 @@ def hopper_rows_kernel(
     i_bh = tl.program_id(0) // row_tiles
     i = first_row_tile + row_tiles - 1 - tl.program_id(0) % row_tiles
     o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_d = tl.arange(0, D)
     inside = (o_m >= q_start) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * q_len + o_m - q_start
-    place = row[:, None] * HEAD_DIM + o_d[None, :]
-    here = inside[:, None] & (o_d < HEAD_DIM)[None, :]
-    b_o = tl.load(o_ptr + place, mask=here, other=0.0).to(tl.float32)
-    b_do = tl.load(do_ptr + place, mask=here, other=0.0).to(tl.float32)
+    o_row = i_bh.to(tl.int64) * o_head + (o_m - q_start).to(tl.int64) * o_token
+    do_row = i_bh.to(tl.int64) * do_head + (o_m - q_start).to(tl.int64) * do_token
+    b_o = load_rows(o_ptr, o_row, inside, HEAD_DIM, D)
+    b_do = load_rows(do_ptr, do_row, inside, HEAD_DIM, D)
     b_delta = tl.load(dlse_ptr + row, mask=inside, other=0.0) - tl.sum(b_o * b_do, 1)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))
     tile = i_bh.to(tl.int64) * row_tiles + i - first_row_tile
@@ -2473,7 +2531,9 @@ def hopper_backward_part(
             hopper_rows_kernel,
             row_tiles,
             out,
+            *rows_apart(out),
             d_out,
+            *rows_apart(d_out),
             lse,
             d_lse,
             rows,
@@ -2612,6 +2672,12 @@ def is_hopper(device: torch.device) -> bool:
     return known and torch.cuda.get_device_capability(device) == (9, 0)
 
 
+def hopper_room(q: Tensor, q_start: int, step: int) -> Tensor:
+    """`room_like` where the copy engine writes every tile of a class of the output; else contiguous, as rows are."""
+    by_tile = q.shape[3] <= 128 and (q_start <= 0 or q_start % (64 * step) == 0)
+    return room_like(q) if by_tile else torch.empty(q.shape, dtype=q.dtype, device=q.device)
+
+
 def launched(kernel: Any, programs: int, *given: Any, **options: Any) -> None:
     """Launch a kernel."""
     kernel[(programs,)](*given, **options)
@@ -2676,9 +2742,10 @@ def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    # Rows before position 0, and rows of no document, have no key, and no tile.
-    new = torch.zeros if q_start < 0 or cu_seqlens is not None else torch.empty
-    out = new(q.shape, dtype=q.dtype, device=q.device)
+    out = hopper_room(q, q_start, 1)
+    if q_start < 0 or cu_seqlens is not None:
+        # Rows before position 0, and rows of no document, have no key, and no tile.
+        out.zero_()
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
     if cu_seqlens is not None or not ran_on_hopper(hopper_part, q, k, v, out, lse, scale, q_start):
         forward_part(q, k, v, out, lse, scale, q_start, cu_seqlens)
@@ -2702,7 +2769,7 @@ def launch_backward(
     dq = (torch.zeros if packed or q_start < 0 else torch.empty)(q.shape, dtype=q.dtype, device=q.device)
     new = torch.zeros if packed else torch.empty
     dk, dv = (new(each.shape, dtype=each.dtype, device=each.device) for each in (k, v))
-    d_out, d_lse, out = d_out.contiguous(), d_lse.contiguous(), out.contiguous()
+    d_out, d_lse, out = in_rows(d_out), d_lse.contiguous(), in_rows(out)
     special = cu_seqlens is None and hopper_gradients(q)
     given = (d_out, d_lse, q, k, v, out, lse, (dq, dk, dv))
     if not special or not ran_on_hopper(hopper_backward_part, *given, scale, q_start):
@@ -3020,26 +3087,28 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_e64db48eb74a"), mutates_args=())
+@torch.library.custom_op(unused("attention_018c8bab53b7"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
-        return torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), device=q.device)
-    if on_gpu_road(q):
-        if q.shape[2] <= FEW_QUERIES:
-            return launch_cached(q, k, v, None, None, scale, q_start)
-        return launch_forward(q, k, v, scale, q_start)
-    return forward_parts(
-        q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
-    )
+        return room_like(q).zero_(), torch.full(q.shape[:3], float("-inf"), device=q.device)
+    if not on_gpu_road(q):
+        out, lse = forward_parts(
+            q, k, v, scale=scale, q_start=q_start, parts=CPU_PARTS, block_m=CPU_BLOCK_M, block_n=CPU_BLOCK_N
+        )
+    elif q.shape[2] <= FEW_QUERIES:
+        out, lse = launch_cached(q, k, v, None, None, scale, q_start)
+    else:
+        out, lse = launch_forward(q, k, v, scale, q_start)
+    return laid_out_like(q, out), lse
 
 
 @attention_op.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+    return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_e64db48eb74a"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_018c8bab53b7"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3259,7 +3328,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_e64db48eb74a"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_018c8bab53b7"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3288,14 +3357,15 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_e64db48eb74a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_018c8bab53b7"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     bounds = without_spares(ascending(cu_seqlens, q.shape[2]), q.shape[2])
     if q.numel() and on_gpu_road(q):
-        return launch_forward(q, k, v, scale, 0, bounds)
-    out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+        out, lse = launch_forward(q, k, v, scale, 0, bounds)
+        return laid_out_like(q, out), lse
+    out = room_like(q).zero_()
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     lse = torch.full(q.shape[:3], float("-inf"), dtype=wide, device=q.device)
     for first, end in pairwise(bounds.tolist() if q.numel() else ()):
@@ -3310,10 +3380,10 @@ def packed_attention_op(
 @packed_attention_op.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(q.shape[:3], dtype=lse_dtype)
+    return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_e64db48eb74a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_018c8bab53b7"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3503,7 +3573,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_e64db48eb74a"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_018c8bab53b7"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
