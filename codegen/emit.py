@@ -28,12 +28,12 @@ from sparsedsl.codegen import (
 from sparsedsl.codegen.header import header
 from sparsedsl.codegen.hopper import hopper_launches
 from sparsedsl.codegen.hopper_backward import hopper_backward_shared
-from sparsedsl.codegen.hopper_choice import WIDEST_OUTPUT, Backend
+from sparsedsl.codegen.hopper_choice import Backend
 from sparsedsl.codegen.part_text import top_holes
 from sparsedsl.codegen.plan import plan
 from sparsedsl.codegen.sources import sources_of
 from sparsedsl.codegen.templates import filled
-from sparsedsl.codegen.tiling import Tiling
+from sparsedsl.codegen.tiling import HOPPER_ROWS, Tiling
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
 
@@ -77,7 +77,7 @@ def emit(pattern: Pattern | PerHead, tiling: Tiling, backend: Backend = "auto") 
         "predicates": tables.source(),
         **road_text.NO_IMPORTS,
         **(road_text.CHOSEN_IMPORTS if guarded else road_text.FORCED_IMPORTS if special else {}),
-        "widest_output": str(WIDEST_OUTPUT),
+        "whole_tiles": str(HOPPER_ROWS * parts[-1].step),
         **top_holes(
             parts,
             [each.hopper_tiles is not None for each in found],

@@ -16,7 +16,7 @@ from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.hopper_choice import MOST_STAGES, WIDEST_OUTPUT, balanced, halves, usually_one, values_ahead
 from sparsedsl.codegen.hopper_masks import forward_lines, shortened
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
-from sparsedsl.codegen.part_text import PartText, row_numbers
+from sparsedsl.codegen.part_text import PartText, quoted, row_numbers
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
@@ -126,6 +126,8 @@ class HopperText:
         names = re.findall(r"\w+", scalars)
         bound = self.text.class_of_head
         last = self.text.number == self.text.count - 1
+        own = self.text.holes() if self.text.in_classes else row_numbers("q_len", "o_m - q_start")
+        rows = {name: own[name] for name in ("token_row", "o_row")}
         return {
             "constants": constants,
             "constants_first": "constants, " if self.look_up else "",
@@ -146,8 +148,8 @@ class HopperText:
             "class_given": scalars,
             "one": "1, " if self.text.in_classes else "",
             "merge_lse": _MERGE_LSE if self.text.number else "",
-            "merge_out": _MERGE_OUT if self.text.number else "",
-            **({} if self.text.in_classes else row_numbers("q_len", "o_m - q_start")),
+            "merge_out": filled_text(_MERGE_OUT, rows) if self.text.number else "",
+            **rows,
             "block_m": str(self.tiles.block_m),
             "block_n": str(self.tiles.block_n),
             "stages": (
@@ -159,8 +161,8 @@ class HopperText:
             "counter": counter(self.choice.dynamic),
             # The copy engine's place is told by `i_bh` alone: a division less at the end of each query tile.
             "o_tensor": "out.view(1, -1, *out.shape[2:])" if last else "q",
-            "o_by_tma": f"width <= {WIDEST_OUTPUT}" if last else "False",
-            "class_names": ", " + ", ".join(f'"{name}"' for name in names) if names else "",
+            "o_by_tma": f"width <= {WIDEST_OUTPUT} and in_whole_tiles(q_start)" if last else "False",
+            "class_names": quoted(names),
         }
 
     def _work_lines(self) -> list[str]:
@@ -316,6 +318,8 @@ _MERGE_LSE = """\
 _MERGE_OUT = """\
             # Rows without a key so far were not written by the part before.
             before_gain = gl.expand_dims(gl.convert_layout(before_gain, O_ROWS), 1)
+            row = ${token_row}
+            o_place = gl.expand_dims(row, 1) * HEAD_DIM + gl.expand_dims(o_d, 0)
             b_o_before = gl.load(before_ptr + o_place, mask=o_inside & (before_gain > 0), other=0.0)
             b_o += b_o_before * before_gain
 """

@@ -143,9 +143,9 @@ ${bring_loops}
 
 @gluon.jit
 def hopper_attend${p}(
-    ${constants_first}o_desc, o_ptr, lse_ptr, ${before}scale, q_smem, k_smem, v_smem, o_smem, q_ready, q_free,
-    k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start, first_row_tile,
-    row_tiles, heads, group, works,${class_scalars}
+    ${constants_first}o_desc, o_ptr, o_head, o_token, lse_ptr, ${before}scale, q_smem, k_smem, v_smem, o_smem,
+    q_ready, q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start,
+    first_row_tile, row_tiles, heads, group, works,${class_scalars}
     W: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
     DYNAMIC: gl.constexpr, HEAD_DIM: gl.constexpr, O_BY_TMA: gl.constexpr,
 ):
@@ -205,21 +205,18 @@ ${merge_lse}            gl.store(lse_ptr + row, b_lse, mask=inside)
             b_o = acc * gl.expand_dims(gl.convert_layout(gain, O_ROWS), 1)
             o_m = position + gl.arange(0, 64, O_ROWS)
             inside = (o_m >= q_start) & (o_m - q_start < q_len)
-            row = ${token_row}
             o_d = gl.arange(0, D, gl.SliceLayout(0, O_LAYOUT))
-            o_place = gl.expand_dims(row, 1) * HEAD_DIM + gl.expand_dims(o_d, 0)
             o_inside = gl.expand_dims(inside, 1) & gl.expand_dims(o_d < HEAD_DIM, 0)
-${merge_out}            # The copy engine writes no row before the first of the tensor, and skips those past the last.
-            if O_BY_TMA:
-                if position >= q_start:
-                    tma.store_wait(0)
-                    o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
-                    fence_async_shared()
-                    o_at = [0, i_bh, ${c}position - q_start, 0]
-                    copy_out(o_desc, o_at, o_smem.index(W))
-                else:
-                    gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
+${merge_out}            if O_BY_TMA:
+                # The copy engine skips rows past the last of the tensor.
+                tma.store_wait(0)
+                o_smem.index(W).reshape([64, D]).store(b_o.to(DTYPE))
+                fence_async_shared()
+                o_at = [0, i_bh, ${c}position - q_start, 0]
+                copy_out(o_desc, o_at, o_smem.index(W))
             else:
+                row = ${o_row}
+                o_place = gl.expand_dims(row, 1) * HEAD_DIM + gl.expand_dims(o_d, 0)
                 gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
         #>
         if DYNAMIC:
@@ -233,10 +230,12 @@ ${merge_out}            # The copy engine writes no row before the first of the 
         tma.store_wait(0)
 
 
-@gluon.jit(do_not_specialize=["q_len", "k_len", "q_start", "heads", "group", "works"${class_names}])
+@gluon.jit(do_not_specialize=[
+    "o_head", "o_token", "q_len", "k_len", "q_start", "heads", "group", "works"${class_names}
+])
 def hopper_kernel${p}(
-    ${constants_first}q_desc, k_desc, v_desc, o_desc, o_ptr, lse_ptr, ${before}counter, scale, q_len, k_len, q_start,
-    heads, group, works,${class_scalars}
+    ${constants_first}q_desc, k_desc, v_desc, o_desc, o_ptr, o_head, o_token, lse_ptr, ${before}counter, scale,
+    q_len, k_len, q_start, heads, group, works,${class_scalars}
     HEAD_DIM: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, DYNAMIC: gl.constexpr, O_BY_TMA: gl.constexpr,
 ):
     """Output and log-sum-exp of query tiles${of_class}: two warpgroups multiply, a warp loads."""
@@ -278,15 +277,15 @@ def hopper_kernel${p}(
     gl.warp_specialize(
         [
             (hopper_attend${p}, (
-                ${constants_first}o_desc, o_ptr, lse_ptr, ${before}scale, q_smem, k_smem, v_smem, o_smem, q_ready,
-                q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start,
-                first_row_tile, row_tiles, heads, group, works,${class_given}
+                ${constants_first}o_desc, o_ptr, o_head, o_token, lse_ptr, ${before}scale, q_smem, k_smem, v_smem,
+                o_smem, q_ready, q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len,
+                k_len, q_start, first_row_tile, row_tiles, heads, group, works,${class_given}
                 W_0, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM, O_BY_TMA,
             )),
             (hopper_attend${p}, (
-                ${constants_first}o_desc, o_ptr, lse_ptr, ${before}scale, q_smem, k_smem, v_smem, o_smem, q_ready,
-                q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len, k_len, q_start,
-                first_row_tile, row_tiles, heads, group, works,${class_given}
+                ${constants_first}o_desc, o_ptr, o_head, o_token, lse_ptr, ${before}scale, q_smem, k_smem, v_smem,
+                o_smem, q_ready, q_free, k_ready, k_free, v_ready, v_free, next_smem, next_ready, next_free, q_len,
+                k_len, q_start, first_row_tile, row_tiles, heads, group, works,${class_given}
                 W_1, BLOCK_M, BLOCK_N, D, STAGES, DYNAMIC, HEAD_DIM, O_BY_TMA,
             )),
             (hopper_bring${p}, (
@@ -316,6 +315,7 @@ def hopper_part${p}(
     batch, heads, q_len, head_dim = q.shape
     k_len = k.shape[2]
     width = next_power_of_2(head_dim)
+    by_tma = ${o_by_tma}
     works = batch * heads * tiles_in(q_start, q_len, ${block_m})
     if works:
         run(
@@ -326,6 +326,7 @@ ${constants_given}            hopper_descriptor(q, 64),
             hopper_descriptor(v, ${block_n}),
             hopper_descriptor(${o_tensor}, 64),
             out,
+            *rows_apart(out),
             lse,
 ${give_before}            ${counter},
             scale * LOG2_E,
@@ -339,7 +340,7 @@ ${give_before}            ${counter},
             D=width,
             STAGES=${stages},
             DYNAMIC=${dynamic},
-            O_BY_TMA=${o_by_tma},
+            O_BY_TMA=by_tma,
             num_warps=4,
             maxnreg=168,
         )
@@ -361,6 +362,7 @@ def hopper_part${p}(
     ran = False
     batch, heads, rows, head_dim = q.shape
     width = next_power_of_2(head_dim)
+    by_tma = ${o_by_tma}
     for each in class_ranges(${step}, q_start, rows, k.shape[2], False):
         q_start, q_len, k_len = each.q_start, each.queries, each.keys
         works = batch * heads * ${each_count}tiles_in(q_start, q_len, ${block_m})
@@ -375,6 +377,7 @@ ${constants_given}            hopper_class_descriptor(q, ${step}, each.first_row
             hopper_class_descriptor(v, ${step}, each.first, each.count, k_len, ${block_n}),
             hopper_class_descriptor(${o_tensor}, ${step}, each.first_row, each.count, q_len, 64),
             out,
+            *rows_apart(out),
             lse,
 ${give_before}            ${counter},
             scale * LOG2_E,
@@ -388,7 +391,7 @@ ${give_classes}            HEAD_DIM=head_dim,
             D=width,
             STAGES=${stages},
             DYNAMIC=${dynamic},
-            O_BY_TMA=${o_by_tma},
+            O_BY_TMA=by_tma,
             num_warps=4,
             maxnreg=168,
         )

@@ -326,7 +326,7 @@ def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     q, k, v = readable(q), readable(k), readable(v)
-    out = ${room}
+    out = room_like(q)
     if q_start < 0 or cu_seqlens is not None:
         # Rows before position 0, and rows of no document, have no key, and no tile.
         out.zero_()
@@ -362,7 +362,7 @@ def launch_forward(
 ) -> tuple[Tensor, Tensor]:
     """Part after part into one float32 output; the last one, which covers all rows, writes the result."""
     q, k, v = readable(q), readable(k), readable(v)
-    out = ${room}
+    out = room_like(q)
     if q_start < 0 or cu_seqlens is not None:
         # Rows before position 0, and rows of no document, have no key, and no tile.
         out.zero_()

@@ -98,8 +98,8 @@ class PartText:
             **row_numbers("rows", token),
             "tile_row": f"{tile_row} * row_tiles + i - first_row_tile + first_slot",
             "of_class": ", in one class" if self.in_classes else "",
-            "class_names": _quoted(names),
-            "rows_names": _quoted(rows_names),
+            "class_names": quoted(names),
+            "rows_names": quoted(rows_names),
             "class_scalars": _listed(names),
             "rows_scalars": _listed(rows_names),
             "each_count": "each.count * " if self.in_classes and not bound else "",
@@ -147,7 +147,7 @@ class PartText:
             "key_document": keys + self._filled(KEY_DOCUMENT_OF_CLASS if self.in_classes else KEY_DOCUMENT),
             "key_heads": heads,
             "store_dkdv": store,
-            "key_names": _quoted(names),
+            "key_names": quoted(names),
             "key_scalars": _listed([*names, *([] if self.count == 1 else ["head_dim: tl.constexpr"])]),
             "give_key_classes": argument_lines([values[name] for name in names], 16),
         }
@@ -221,7 +221,6 @@ def top_holes(
     if hopper_backward:
         backward.insert(0, "special = cu_seqlens is None and hopper_gradients(q)")
     return {
-        "room": f"hopper_room(q, q_start, {parts[-1].step})" if hopper[-1] else "room_like(q)",
         "forward_parts": "".join(f"    {line}\n" for line in forward),
         "backward_parts": "".join(f"    {line}\n" for line in backward),
         "new_gradients": (
@@ -242,7 +241,8 @@ def row_numbers(head_rows: str, token: str) -> Holes:
     }
 
 
-def _quoted(names: list[str]) -> str:
+def quoted(names: list[str]) -> str:
+    """More entries of a list of names, on a line of their own."""
     return ",\n    " + ", ".join(f'"{name}"' for name in names) if names else ""
 
 

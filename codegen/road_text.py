@@ -41,10 +41,9 @@ def is_hopper(device: torch.device) -> bool:
     return known and torch.cuda.get_device_capability(device) == (9, 0)
 
 
-def hopper_room(q: Tensor, q_start: int, step: int) -> Tensor:
-    """`room_like` where the copy engine writes every tile of a class of the output; else contiguous, as rows are."""
-    by_tile = q.shape[3] <= ${widest_output} and (q_start <= 0 or q_start % (64 * step) == 0)
-    return room_like(q) if by_tile else torch.empty(q.shape, dtype=q.dtype, device=q.device)
+def in_whole_tiles(q_start: int) -> bool:
+    """Whether no tile begins before the first query: there the copy engine can't write an output."""
+    return q_start <= 0 or q_start % ${whole_tiles} == 0
 
 
 def launched(kernel: Any, programs: int, *given: Any, **options: Any) -> None:
@@ -93,20 +92,21 @@ def has_gluon() -> bool:
     return not NO_GLUON
 
 
-# Whether a part's kernels for Hopper run, by what their constants follow from: head dim, type and device.
+# Whether a part's kernels for Hopper run, by what their constants follow from: head dim, type, device and alignment.
 HOPPER_ROADS: dict[tuple[Any, ...], bool] = {}
 
 
 def ran_on_hopper(part: Callable[..., bool], like: Tensor, *given: Any) -> bool:
     """Launch a part's kernels for Hopper where they are what runs; False where the plain ones must.
 
-    At the first call for a head dim, type and device they are compiled and their machine code looked at. Whatever
-    speaks against them, an error of the launch too, becomes a warning, and the plain ones run from then on. The first
-    tensor that is given, `like`, has the head dim, type and device of all.
+    At the first call for a head dim, type and device they are compiled and their machine code looked at; once more at
+    the first call whose queries begin inside a tile. Whatever speaks against them, an error of the launch too, becomes
+    a warning, and the plain ones run from then on. The first tensor that is given, `like`, has the head dim, type and
+    device of all; the last thing that is given is q_start.
     """
     if not is_hopper(like.device) or not has_gluon():
         return False
-    key = (part, like.shape[3], like.dtype, like.device)
+    key = (part, like.shape[3], like.dtype, like.device, in_whole_tiles(given[-1]))
     if not HOPPER_ROADS.get(key, True):
         return False
     try:

@@ -43,7 +43,8 @@ class MachineCode:
     @property
     def complaints(self) -> tuple[str, ...]:
         """What makes the kernel slow, in words; nothing for good code."""
-        return tuple(complaints_about(self.products, self.fences, [loop.spills for loop in self.loops]))
+        loops = [(loop.products, loop.spills) for loop in self.loops]
+        return tuple(complaints_about(self.products, self.fences, loops))
 
 
 def machine_code(cubin: bytes) -> MachineCode:

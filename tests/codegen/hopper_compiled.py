@@ -56,8 +56,13 @@ def cubin_of(kernel: Any, types: dict[str, str], chosen: dict[str, int]) -> byte
     return cubin
 
 
-def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: str) -> bytes:
-    """The cubin of one part's kernel; all but the last part write float32."""
+def compiled(
+    module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: str, *, whole_tiles: bool = True
+) -> bytes:
+    """The cubin of one part's kernel; all but the last part write float32.
+
+    `whole_tiles`: the form for queries that do not begin inside a tile.
+    """
     kernel = getattr(module, f"hopper_kernel{suffix}")
     width = triton.next_power_of_2(head_dim)
     (block_n,) = {int(value) for value in _constants_of(kernel.src, "BLOCK_N")}
@@ -68,7 +73,7 @@ def compiled(module: ModuleType, suffix: str, last: bool, head_dim: int, dtype: 
         "D": width,
         "STAGES": module.hopper_stages(block_n, width),
         "DYNAMIC": "DYNAMIC=True" in _launch_of(module, suffix),
-        "O_BY_TMA": last and width <= 128,
+        "O_BY_TMA": last and width <= 128 and whole_tiles,
     }
     types = {
         **dict.fromkeys(("q_desc", "o_desc"), descriptor(64)),

@@ -10,22 +10,25 @@ from pathlib import Path
 
 import pytest
 
+from sparsedsl.codegen.machine_code import complaints_about
 from sparsedsl.codegen.sass import read_code
 
 ROOT = Path(__file__).resolve().parents[2]
 POWER = "(sliding(5) | power() | sink(1)).blocks(256) & causal()"
 LISTED = "offsets({203, 814, 1831, 3252, 5080, 7314, 9954, 13000, 16452, 20309})"
+PARTS = "sliding(256) | dilated(256, 16)"
+ODD_PARTS = "sliding(250) | dilated(250, 16)"  # the second has three tiles in its one loop
 # What goes through the compiler in one process: patterns, and the head dim and type of those after them.
 WORDS = [
     "sliding(1024)",
     POWER,
     "dilated(512, 8)",
-    "sliding(256) | dilated(256, 16)",
+    ODD_PARTS,
     "per_head([sliding(512), sliding(100, ahead=300)])",
     "D=64",
     "T=fp16",
     LISTED,
-    "sliding(256) | dilated(256, 16)",
+    PARTS,
     "D=32",
     "sliding(1024)",
     "D=256",
@@ -44,10 +47,10 @@ def test_no_kernel_is_serialised_and_no_loop_spills() -> None:
         [each["pattern"] for each in found if each["kernel"].startswith(name)]
         for name in ("hopper_kernel", "hopper_gradients_kernel")
     )
-    narrow = [LISTED, *[WORDS[3]] * 2, "sliding(1024)"]
-    assert forward == [*WORDS[:3], *[WORDS[3]] * 2, WORDS[4], *narrow, "sliding(1024)"]
+    narrow = [LISTED, *[PARTS] * 2, "sliding(1024)"]
+    assert forward == [*WORDS[:3], *[ODD_PARTS] * 2, WORDS[4], *narrow, "sliding(1024)"]
     # Of heads up to 128; with a sink, a form that splits its column beside the usual one.
-    assert backward == [WORDS[0], *[POWER] * 2, WORDS[2], *[WORDS[3]] * 2, WORDS[4], *narrow]
+    assert backward == [WORDS[0], *[POWER] * 2, WORDS[2], *[ODD_PARTS] * 2, WORDS[4], *narrow]
     for each in found:
         assert each["products"] > 0
         assert each["loops"], each
@@ -88,3 +91,5 @@ def test_serialised_products_and_spills_are_told() -> None:
     assert read_code(GOOD.replace("WARPGROUP.ARRIVE ;", 24 * spill + "WARPGROUP.ARRIVE ;"), 168).complaints == ()
     spilling = read_code(GOOD.replace("WARPGROUP.ARRIVE ;", 25 * spill + "WARPGROUP.ARRIVE ;"), 168)
     assert spilling.complaints == ("registers are spilled in a loop: 25 accesses to local memory",)
+    assert complaints_about(48, 0, [(48, 72)]) == []
+    assert complaints_about(48, 0, [(48, 73), (16, 0)]) == [spilling.complaints[0].replace("25", "73")]
