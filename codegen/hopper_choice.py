@@ -227,8 +227,8 @@ def scores_ahead(programs: Sequence[LoopProgram]) -> bool:
     """Whether a step of the backward kernel begins the scores of the next tile: for sliding windows.
 
     That is, one unbroken run of query tiles reads each key tile, as long for each; in residue order too. At 131072
-    tokens on an H200 it takes 0.96 of the time on sliding 1024, 0.95 on sliding 4096 and 1.035 on power 256, whose
-    columns have many runs, and many lengths. Which of the two matters was not measured, nor was any other pattern.
+    tokens on an H200 it takes 0.96 of the time on sliding 1024 and 0.95 on sliding 4096, but 1.04 on dense causal
+    attention, whose columns have one run of many lengths, and 1.01 and 1.05 on power 128 and 256, which have many.
     """
     return all(_one_run(program.transposed) for program in programs)
 

@@ -359,7 +359,8 @@ ${repeats}
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
-        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32. The output lies
+        in memory as q does where one distance leads from head to head and one from token to token, else contiguous.
         Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
         cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
         cache_seqlens (batch,) int32: keys in use of each sequence, the new ones included; k and v are then a cache

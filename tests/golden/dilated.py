@@ -77,7 +77,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "ff9832c65d6f"
+DIGEST = "9faa57449311"
 
 
 @triton.jit
@@ -2741,7 +2741,7 @@ def complaints_about(products: int, fences: int, loops: Sequence[tuple[int, int]
     """What is slow, in words; nothing for good code. Of each loop: its products, its accesses to local memory.
 
     A few accesses in a loop are those of tiles with a mask; a loop over several tiles, of 16 products each, may have as
-    many for each. On an H200 a kernel with 69 for three tiles took 0.87 of the plain one's time.
+    many for each.
     """
     found = []
     if products and fences >= 2 * products:
@@ -3211,7 +3211,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_ff9832c65d6f"), mutates_args=())
+@torch.library.custom_op(unused("attention_9faa57449311"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return room_like(q).zero_(), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3232,7 +3232,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_ff9832c65d6f"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_9faa57449311"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3452,7 +3452,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_ff9832c65d6f"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_9faa57449311"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3481,7 +3481,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_ff9832c65d6f"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_9faa57449311"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3507,7 +3507,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_ff9832c65d6f"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_9faa57449311"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3697,7 +3697,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_ff9832c65d6f"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_9faa57449311"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3746,7 +3746,8 @@ def attention(
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
-        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32. The output lies
+        in memory as q does where one distance leads from head to head and one from token to token, else contiguous.
         Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
         cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
         cache_seqlens (batch,) int32: keys in use of each sequence, the new ones included; k and v are then a cache

@@ -80,7 +80,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = '(sliding(256) | sink(4) | where(q < 4)) & causal()'
-DIGEST = "a7aa39a74f9a"
+DIGEST = "f98876306256"
 
 
 @triton.jit
@@ -2119,7 +2119,7 @@ def complaints_about(products: int, fences: int, loops: Sequence[tuple[int, int]
     """What is slow, in words; nothing for good code. Of each loop: its products, its accesses to local memory.
 
     A few accesses in a loop are those of tiles with a mask; a loop over several tiles, of 16 products each, may have as
-    many for each. On an H200 a kernel with 69 for three tiles took 0.87 of the plain one's time.
+    many for each.
     """
     found = []
     if products and fences >= 2 * products:
@@ -2586,7 +2586,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_a7aa39a74f9a"), mutates_args=())
+@torch.library.custom_op(unused("attention_f98876306256"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return room_like(q).zero_(), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -2607,7 +2607,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_a7aa39a74f9a"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_f98876306256"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -2827,7 +2827,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_a7aa39a74f9a"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_f98876306256"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -2856,7 +2856,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_a7aa39a74f9a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_f98876306256"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -2882,7 +2882,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_a7aa39a74f9a"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_f98876306256"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3072,7 +3072,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_a7aa39a74f9a"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_f98876306256"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3121,7 +3121,8 @@ def attention(
 
     Shapes
         q (batch, heads, q_len, head_dim); k and v (batch, key_heads, k_len, head_dim), key_heads dividing heads.
-        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32.
+        Returns q's shape, and with return_lse the natural log-sum-exp (batch, heads, q_len) in float32. The output lies
+        in memory as q does where one distance leads from head to head and one from token to token, else contiguous.
         Documents packed in one row: cu_seqlens (documents + 1,) int32, document d having the rows from cu_seqlens[d] to
         cu_seqlens[d + 1], its end; or document_ids (batch, length), integers that change where a document begins.
         cache_seqlens (batch,) int32: keys in use of each sequence, the new ones included; k and v are then a cache
