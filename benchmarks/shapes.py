@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 import triton
@@ -36,7 +37,7 @@ from sparsedsl.patterns.longnet import longnet
 from sparsedsl.patterns.power import power_attention
 
 LENGTH, DENSE_LENGTH, HEADS, ROUNDS, FARTHEST = 65536, 32768, 16, 7, 2e-2
-WARM_SECONDS = 170
+WARM_SECONDS = 100
 LEVELS = ((2048, 4096, 8192, 16384, 32768), (1, 2, 4, 8, 16))
 
 
@@ -171,21 +172,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warm(SHAPES[options.warm])
         return 0
     warm_caches()
-    rows = []
+    record: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.shapes", *words]),
+        "machine": machine(),
+        "versions": {"sparsedsl": sd.__version__, "torch": torch.__version__, "triton": triton.__version__},
+        "rows": [],
+    }
     print("| case | peer | forward ms: ours / peer | times | backward ms: ours / peer | times |\n|" + " --- |" * 6)
     for shape in SHAPES:
         torch._dynamo.reset()
         torch.cuda.empty_cache()
-        rows.append(measured(shape))
-        print(rows[-1], flush=True)
-    if options.out:
-        record = {
-            "command": " ".join(["python -m benchmarks.shapes", *words]),
-            "machine": machine(),
-            "versions": {"sparsedsl": sd.__version__, "torch": torch.__version__, "triton": triton.__version__},
-            "rows": [asdict(row) for row in rows],
-        }
-        options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        row = measured(shape)
+        print(row, flush=True)
+        record["rows"].append(asdict(row))
+        if options.out:  # after each, so that nothing is lost if the run ends early
+            options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
