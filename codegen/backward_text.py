@@ -23,10 +23,10 @@ ${rows_document}
     o_m = q_start + max(i * BLOCK_M - q_start, 0) + tl.arange(0, BLOCK_M)
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = ${token_row}
-    o_row = ${o_row}
-    do_row = ${do_row}
-    b_o = load_rows(o_ptr, o_row, inside, head_dim, D)
-    b_do = load_rows(do_ptr, do_row, inside, head_dim, D)
+    out_row = ${out_row}
+    d_out_row = ${d_out_row}
+    b_o = load_rows(o_ptr, out_row, inside, head_dim, D)
+    b_do = load_rows(do_ptr, d_out_row, inside, head_dim, D)
     b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
     row_tile = ${tile_row}

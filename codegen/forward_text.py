@@ -85,7 +85,7 @@ ${walk}
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = ${token_row}
-    o_row = ${o_row}
-${merge}    store_rows(o_ptr, o_row, b_o, inside, head_dim, D)
+    out_row = ${out_row}
+${merge}    store_rows(o_ptr, out_row, b_o, inside, head_dim, D)
     tl.store(lse_ptr + row, b_lse, mask=inside)
 '''

@@ -127,7 +127,7 @@ class HopperText:
         bound = self.text.class_of_head
         last = self.text.number == self.text.count - 1
         own = self.text.holes() if self.text.in_classes else row_numbers("q_len", "o_m - q_start")
-        rows = {name: own[name] for name in ("token_row", "o_row")}
+        rows = {name: own[name] for name in ("token_row", "out_row")}
         return {
             "constants": constants,
             "constants_first": "constants, " if self.look_up else "",

@@ -23,10 +23,10 @@ ${row_program}${rows_class}
     o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = (o_m >= q_start) & (o_m - q_start < q_len)
     row = ${token_row}
-    o_row = ${o_row}
-    do_row = ${do_row}
-    b_o = load_rows(o_ptr, o_row, inside, HEAD_DIM, D)
-    b_do = load_rows(do_ptr, do_row, inside, HEAD_DIM, D)
+    out_row = ${out_row}
+    d_out_row = ${d_out_row}
+    b_o = load_rows(o_ptr, out_row, inside, HEAD_DIM, D)
+    b_do = load_rows(do_ptr, d_out_row, inside, HEAD_DIM, D)
     b_delta = tl.load(dlse_ptr + row, mask=inside, other=0.0) - tl.sum(b_o * b_do, 1)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))
     tile = ${tile_row}

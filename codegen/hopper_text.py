@@ -215,7 +215,7 @@ ${merge_out}            if O_BY_TMA:
                 o_at = [0, i_bh, ${c}position - q_start, 0]
                 copy_out(o_desc, o_at, o_smem.index(W))
             else:
-                row = ${o_row}
+                row = ${out_row}
                 o_place = gl.expand_dims(row, 1) * HEAD_DIM + gl.expand_dims(o_d, 0)
                 gl.store(o_ptr + o_place, b_o.to(o_ptr.dtype.element_ty), mask=o_inside)
         #>

@@ -236,8 +236,8 @@ def row_numbers(head_rows: str, token: str) -> Holes:
     head, far = "i_bh.to(tl.int64)", f"({token}).to(tl.int64)"
     return {
         "token_row": f"{head} * {head_rows} + {token}",
-        "o_row": f"{head} * o_head + {far} * o_token",
-        "do_row": f"{head} * do_head + {far} * do_token",
+        "out_row": f"{head} * o_head + {far} * o_token",
+        "d_out_row": f"{head} * do_head + {far} * do_token",
     }
 
 

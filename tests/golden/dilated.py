@@ -77,7 +77,7 @@ except Exception as error:
     gluon, gl, NO_GLUON = triton, tl, f"{type(error).__name__}: {error}"
 
 PATTERN = 'dilated(window=512, dilation=8)'
-DIGEST = "9faa57449311"
+DIGEST = "3be37193155d"
 
 
 @triton.jit
@@ -241,8 +241,8 @@ def forward_kernel(
     b_lse = tl.where(live, (row_max + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * rows + first_row + i_c + 8 * (o_m - q_start)
-    o_row = i_bh.to(tl.int64) * o_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * o_token
-    store_rows(o_ptr, o_row, b_o, inside, head_dim, D)
+    out_row = i_bh.to(tl.int64) * o_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * o_token
+    store_rows(o_ptr, out_row, b_o, inside, head_dim, D)
     tl.store(lse_ptr + row, b_lse, mask=inside)
 
 @triton.jit(do_not_specialize=[
@@ -281,10 +281,10 @@ def rows_kernel(
     o_m = q_start + max(i * BLOCK_M - q_start, 0) + tl.arange(0, BLOCK_M)
     inside = (o_m < (i + 1) * BLOCK_M) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * rows + first_row + i_c + 8 * (o_m - q_start)
-    o_row = i_bh.to(tl.int64) * o_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * o_token
-    do_row = i_bh.to(tl.int64) * do_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * do_token
-    b_o = load_rows(o_ptr, o_row, inside, head_dim, D)
-    b_do = load_rows(do_ptr, do_row, inside, head_dim, D)
+    out_row = i_bh.to(tl.int64) * o_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * o_token
+    d_out_row = i_bh.to(tl.int64) * do_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * do_token
+    b_o = load_rows(o_ptr, out_row, inside, head_dim, D)
+    b_do = load_rows(do_ptr, d_out_row, inside, head_dim, D)
     b_delta = tl.sum(b_o * b_do, 1) - tl.load(dlse_ptr + row, mask=inside, other=0.0)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf")) * 1.4426950408889634
     row_tile = (i_bh.to(tl.int64) * classes + i_c) * row_tiles + i - first_row_tile + first_slot
@@ -2086,10 +2086,10 @@ def hopper_rows_kernel(
     o_m = i * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = (o_m >= q_start) & (o_m - q_start < q_len)
     row = i_bh.to(tl.int64) * rows + first_row + i_c + 8 * (o_m - q_start)
-    o_row = i_bh.to(tl.int64) * o_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * o_token
-    do_row = i_bh.to(tl.int64) * do_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * do_token
-    b_o = load_rows(o_ptr, o_row, inside, HEAD_DIM, D)
-    b_do = load_rows(do_ptr, do_row, inside, HEAD_DIM, D)
+    out_row = i_bh.to(tl.int64) * o_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * o_token
+    d_out_row = i_bh.to(tl.int64) * do_head + (first_row + i_c + 8 * (o_m - q_start)).to(tl.int64) * do_token
+    b_o = load_rows(o_ptr, out_row, inside, HEAD_DIM, D)
+    b_do = load_rows(do_ptr, d_out_row, inside, HEAD_DIM, D)
     b_delta = tl.load(dlse_ptr + row, mask=inside, other=0.0) - tl.sum(b_o * b_do, 1)
     b_lse = tl.load(lse_ptr + row, mask=inside, other=float("-inf"))
     tile = (i_bh.to(tl.int64) * classes + i_c) * row_tiles + i - first_row_tile
@@ -3211,7 +3211,7 @@ def unused(name: str) -> str:
     return f"sparsedsl::{found}"
 
 
-@torch.library.custom_op(unused("attention_9faa57449311"), mutates_args=())
+@torch.library.custom_op(unused("attention_3be37193155d"), mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tensor, Tensor]:
     if q.numel() == 0 or k.numel() == 0:
         return room_like(q).zero_(), torch.full(q.shape[:3], float("-inf"), device=q.device)
@@ -3232,7 +3232,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float, q_start: int) -> tuple[Tens
     return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("attention_backward_9faa57449311"), mutates_args=())
+@torch.library.custom_op(unused("attention_backward_3be37193155d"), mutates_args=())
 def attention_backward_op(
     d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, q_start: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -3452,7 +3452,7 @@ def without_spares(bounds: Tensor, length: int) -> Tensor:
     return bounds[: int((bounds < length).sum()) + 1].contiguous()
 
 
-@torch.library.custom_op(unused("document_starts_9faa57449311"), mutates_args=())
+@torch.library.custom_op(unused("document_starts_3be37193155d"), mutates_args=())
 def document_starts_op(document_ids: Tensor) -> Tensor:
     """cu_seqlens for the rows of a batch side by side: a document for each run of equal ids, empty ones to fill up."""
     begins = torch.ones_like(document_ids, dtype=torch.bool)
@@ -3481,7 +3481,7 @@ def _(document_ids: Tensor) -> Tensor:
     return document_ids.new_empty(document_ids.numel() + 1, dtype=torch.int32)
 
 
-@torch.library.custom_op(unused("packed_attention_9faa57449311"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_3be37193155d"), mutates_args=())
 def packed_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -3507,7 +3507,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> tupl
     return room_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype)
 
 
-@torch.library.custom_op(unused("packed_attention_backward_9faa57449311"), mutates_args=())
+@torch.library.custom_op(unused("packed_attention_backward_3be37193155d"), mutates_args=())
 def packed_attention_backward_op(
     d_out: Tensor,
     d_lse: Tensor,
@@ -3697,7 +3697,7 @@ def check_cache_values(k: Tensor, cache_seqlens: Tensor, page_table: Tensor | No
         )
 
 
-@torch.library.custom_op(unused("cached_attention_9faa57449311"), mutates_args=())
+@torch.library.custom_op(unused("cached_attention_3be37193155d"), mutates_args=())
 def cached_attention_op(
     q: Tensor, k: Tensor, v: Tensor, cache_seqlens: Tensor, page_table: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
