@@ -16,7 +16,7 @@ from sparsedsl.codegen.describe import describe
 from sparsedsl.codegen.hopper_choice import MOST_STAGES, WIDEST_OUTPUT, balanced, halves, usually_one, values_ahead
 from sparsedsl.codegen.hopper_masks import forward_lines, shortened
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
-from sparsedsl.codegen.part_text import PartText, quoted, row_numbers
+from sparsedsl.codegen.part_text import PartText, quoted
 from sparsedsl.codegen.plan import Part
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.terms import predicate_source
@@ -126,8 +126,7 @@ class HopperText:
         names = re.findall(r"\w+", scalars)
         bound = self.text.class_of_head
         last = self.text.number == self.text.count - 1
-        own = self.text.holes() if self.text.in_classes else row_numbers("q_len", "o_m - q_start")
-        rows = {name: own[name] for name in ("token_row", "out_row")}
+        rows = self.text.row_numbers(packed=False)
         return {
             "constants": constants,
             "constants_first": "constants, " if self.look_up else "",

@@ -22,7 +22,7 @@ from sparsedsl.codegen.hopper_choice import (
 from sparsedsl.codegen.hopper_masks import backward_lines
 from sparsedsl.codegen.hopper_step_text import OWN_SCORES, SCORES_AHEAD
 from sparsedsl.codegen.kernel_walk import Masks, broken, kind_source
-from sparsedsl.codegen.part_text import PartText, argument_lines, row_numbers
+from sparsedsl.codegen.part_text import PartText, argument_lines
 from sparsedsl.codegen.programs import LoopProgram
 from sparsedsl.codegen.split_text import (
     LongColumns,
@@ -112,7 +112,7 @@ class HopperBackwardText:
             "row_constants_given": argument_lines(["constants_on(q.device)"] if row_constants else [], deep),
             "place": "    place = told(place_smem, slot)\n" if self.masks else "",
             "step_mask": self._step_mask() if self.masks else "",
-            **({} if in_classes else row_numbers("q_len", "o_m - q_start")),
+            **self.text.row_numbers(packed=False),
             "tile_row": own["tile_row"].removesuffix(" + first_slot"),
             "add_before": _ADD_BEFORE if later else "",
             "before_results": "before: Sequence[Tensor], " if later else "",

@@ -71,10 +71,9 @@ class PartText:
         bound = self.class_of_head
         i = "    i = first_row_tile + row_tiles - 1 - {} % row_tiles"
         program = "    i_bh = tl.program_id(0) // row_tiles\n" + i.format("tl.program_id(0)")
-        token, tile_row, row_class = "first + o_m - q_start", "i_bh.to(tl.int64)", ""
+        tile_row, row_class = "i_bh.to(tl.int64)", ""
         names: list[str] = []
         if self.in_classes:
-            token = f"first_row + i_c + {self.part.step} * (o_m - q_start)"
             names = ["rows", "first_row", *(["first_class"] if bound else []), "classes"]
         if bound:
             row_class = f"\n    i_c = {bound} - first_class\n    if (i_c < 0) | (i_c >= classes):\n        return"
@@ -95,7 +94,7 @@ class PartText:
             "rows_document": self._filled(ROWS_DOCUMENT_OF_CLASS if self.in_classes else ROWS_DOCUMENT),
             "row_class": row_class,
             "rows_class": f"\n    i_h = i_bh % heads{row_class}" if bound else "",
-            **row_numbers("rows", token),
+            **self.row_numbers(packed=True),
             "tile_row": f"{tile_row} * row_tiles + i - first_row_tile + first_slot",
             "of_class": ", in one class" if self.in_classes else "",
             "class_names": quoted(names),
@@ -106,6 +105,21 @@ class PartText:
             "give_classes": argument_lines(given, 12),
             "give_classes_deeper": argument_lines(given, 16),
             "give_rows_classes": argument_lines(["heads", *given] if bound else given, 16),
+        }
+
+    def row_numbers(self, *, packed: bool) -> Holes:
+        """Numbers of a tile's rows as source: in a contiguous tensor, in the output and in its gradient.
+
+        `packed`: in a kernel that packed documents run too, whose rows begin where a document does.
+        """
+        rows, token = ("rows", "first + o_m - q_start") if packed else ("q_len", "o_m - q_start")
+        if self.in_classes:
+            rows, token = "rows", f"first_row + i_c + {self.part.step} * (o_m - q_start)"
+        head, far = "i_bh.to(tl.int64)", f"({token}).to(tl.int64)"
+        return {
+            "token_row": f"{head} * {rows} + {token}",
+            "out_row": f"{head} * o_head + {far} * o_token",
+            "d_out_row": f"{head} * do_head + {far} * do_token",
         }
 
     def _key_holes(self) -> Holes:
@@ -228,16 +242,6 @@ def top_holes(
             if parts[0].covers_all_rows
             else "torch.zeros"
         ),
-    }
-
-
-def row_numbers(head_rows: str, token: str) -> Holes:
-    """Numbers of a tile's rows as source: in a contiguous tensor, in the output and in its gradient."""
-    head, far = "i_bh.to(tl.int64)", f"({token}).to(tl.int64)"
-    return {
-        "token_row": f"{head} * {head_rows} + {token}",
-        "out_row": f"{head} * o_head + {far} * o_token",
-        "d_out_row": f"{head} * do_head + {far} * do_token",
     }
 
 
