@@ -22,6 +22,7 @@ Exit status: 0; 1 if a result is wrong or the tool found something; 2 if there i
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import re
 import subprocess
@@ -40,7 +41,10 @@ from sparsedsl.codegen.build import cache_folder
 # The status that the tool ends with where it found something, and how many of its findings are shown then.
 FOUND, SHOWN = 3, 8
 LIMIT_S = 110
-FIRST_PORT, PORTS = 49152, 20
+# So long before the limit a process says where it stands.
+SAYS_S = 10
+# Below those that Linux hands out by itself, which something else may have.
+FIRST_PORT, PORTS = 20000, 20
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
@@ -64,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hopper = options.device == "cuda" and torch.cuda.get_device_capability() == (9, 0)
     names = [name for name in options.case or CASES if hopper or CASES[name].backend != "hopper"]
     start = perf_counter()
+    if options.here:
+        faulthandler.dump_traceback_later(options.limit - SAYS_S)
     if options.here or options.device == "cpu":
         complaints = [here(name, options.device) for name in names]
     else:
@@ -85,7 +91,7 @@ def here(name: str, device: str) -> str:
 def apart(name: str, tool: str | None, limit: float) -> str:
     """Run a case in a process of its own, below the tool where one is named; what is wrong."""
     start = perf_counter()
-    command = [sys.executable, "-m", "benchmarks.sanitize", "--here", "--case", name]
+    command = [sys.executable, "-m", "benchmarks.sanitize", "--here", "--limit", str(limit), "--case", name]
     if tool:
         # Many begin at a time: the tool must be patient, and each needs ports of its own, ten by default.
         port = FIRST_PORT + PORTS * list(CASES).index(name)
@@ -95,8 +101,9 @@ def apart(name: str, tool: str | None, limit: float) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        complaint = f"not done after {limit:.0f} s"
+    except subprocess.TimeoutExpired as late:
+        said = lines_of(((late.stdout or b"") + (late.stderr or b"")).decode(errors="replace"))
+        complaint = "\n".join([f"not done after {limit:.0f} s", *(f"    {line}" for line in said[-2 * SHOWN :])])
     else:
         output = done.stdout + done.stderr
         races = findings(output) if done.returncode == FOUND and tool == "racecheck" else []

@@ -63,19 +63,19 @@ H200 = Gpu(
     forward=(
         ((64, 64, 64), KernelCost(2.352, 12.12)),
         ((64, 128, 64), KernelCost(5.179, 26.14)),
-        ((128, 64, 64), KernelCost(4.251, 17.86)),
-        ((128, 128, 64), KernelCost(8.957, 12.5)),
+        ((128, 64, 64), KernelCost(4.581, 14.22)),
+        ((128, 128, 64), KernelCost(9.401, -6.222)),
         ((256, 128, 64), KernelCost(14.02, 67.12)),
     ),
     backward=(
         ((64, 64, 64), KernelCost(7.095, 28.87)),
-        ((128, 64, 64), KernelCost(12.76, 41.13)),
+        ((128, 64, 64), KernelCost(13.04, 45.62)),
         ((256, 64, 64), KernelCost(45.03, 126.3)),
     ),
-    call=(0.238, 0.619),
-    dense=(DenseRate(32768, 590.59, 549.73), DenseRate(131072, 568.48, 541.78)),
-    hopper=(((128, 128, 128), KernelCost(11.95, 8.982)),),
-    hopper_backward=(((128, 64, 128), KernelCost(17.02, 109.1)),),
+    call=(0.284, 0.601),
+    dense=(DenseRate(32768, 585.55, 535.15), DenseRate(131072, 563.9, 527.61)),
+    hopper=(((128, 128, 128), KernelCost(12.15, 8.716)),),
+    hopper_backward=(((128, 64, 128), KernelCost(17.51, 104.7)),),
 )
 
 GPUS = (H200,)

@@ -6,6 +6,7 @@ Each comparison is a process of its own: a kernel may hang.
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,6 @@ PATTERNS = {
     "causal": sd.causal(),  # whose query tiles are handed out one by one
     "two parts": sd.sliding(256) | sd.dilated(256, 16),
 }
-# Modules are shared by equal patterns, and what they ran is looked at: none of those above.
 GRADIENTS = {
     "window": sd.sliding(1000),
     "residue order": sd.dilated(500, 8),
@@ -55,33 +55,40 @@ def module_of(attention: CompiledAttention) -> ModuleType:
     return attention._modules["half128"]
 
 
+def roads_of(attention: CompiledAttention, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[Any, ...], bool]:
+    """What is settled about the kernels from now on: modules are shared by equal patterns, so by other tests too."""
+    roads: dict[tuple[Any, ...], bool] = {}
+    monkeypatch.setattr(module_of(attention), "HOPPER_ROADS", roads)
+    return roads
+
+
 @pytest.mark.parametrize("name", PATTERNS)
-def test_the_default_runs_them_and_nothing_speaks_against_them(name: str) -> None:
+def test_the_default_runs_them_and_nothing_speaks_against_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning would be an error here."""
     if not is_hopper():
         pytest.skip("no GPU of compute capability 9.0")
     attention, forced = sd.compile(PATTERNS[name]), sd.compile(PATTERNS[name], backend="hopper")
+    roads = roads_of(attention, monkeypatch)
     q, k, v = tensors()
     assert torch.equal(attention(q, k, v), forced(q, k, v))
-    roads = module_of(attention).HOPPER_ROADS
     wanted = {"hopper_part_0", "hopper_part_1"} if name == "two parts" else {"hopper_part"}
     assert {part.__name__: runs for (part, *_), runs in roads.items()} == dict.fromkeys(wanted, True)
 
 
 @pytest.mark.parametrize("head_dim", [32, 64, 128])
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_default_takes_gradients_by_them(name: str, head_dim: int) -> None:
+def test_the_default_takes_gradients_by_them(name: str, head_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, each part; the gradients are those of the plain kernels."""
     if not is_hopper():
         pytest.skip("no GPU of compute capability 9.0")
     attention, plain = sd.compile(GRADIENTS[name]), sd.compile(GRADIENTS[name], backend="triton")
+    roads = roads_of(attention, monkeypatch)
     leaves = [each.requires_grad_() for each in tensors(head_dim)]
     got, want = (torch.autograd.grad(each(*leaves).float().sin().sum(), leaves) for each in (attention, plain))
     for ours, theirs in zip(got, want, strict=True):
         assert relative_distance(ours, theirs) <= 1e-2
     kinds = ("hopper_part",) if name == "two short parts" else ("hopper_part", "hopper_backward_part")
     wanted = {f"{kind}{end}" for kind in kinds for end in (("_0", "_1") if "parts" in name else ("",))}
-    roads = {key: runs for key, runs in module_of(attention).HOPPER_ROADS.items() if head_dim in key}
     assert {part.__name__: runs for (part, *_), runs in roads.items()} == dict.fromkeys(wanted, True)
 
 
