@@ -3,7 +3,7 @@
     python -m benchmarks.publish            # after python -m benchmarks.attention --out ... on an H200
     python -m benchmarks.publish --check    # write nothing; exit status 1 if something would change
 
-From attention_h200.json and ceilings_h200.json in benchmarks/results/. Tables are found by the line of their head, or
+From attention_h200.json, shapes_h200.json and ceilings_h200.json in benchmarks/results/. Tables are found by the line of their head, or
 the heading above them, and replaced whole; prose is left alone but for the numbers named below. The pages show what
 `explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
 """
@@ -102,15 +102,12 @@ def hopper(record: Record, content: str) -> str:
 
 
 def performance(record: Record, content: str) -> str:
-    """docs/performance.md: the floors, who was measured and who not, two rows on residue order, and the targets."""
+    """docs/performance.md: the floors, who was measured and who not, other shapes, and the targets."""
     content = with_table(content, "Two floors", tables.floor_rows(record))
     content = with_table(content, "Beside the others", tables.peer_rows(record), tables.absent(record))
-    tokens = record.timings[-1].tokens
-    content = with_lines(
-        content,
-        rf"^\| dilated 512 x 8, {tokens} \|.*\n\| local and dilated, {tokens} \|.*\n",
-        tables.residue_rows(record),
-    )
+    residue_order, others = tables.shape_rows(record)
+    content = with_table(content, "What residue order and parts give", residue_order)
+    content = with_table(content, "Other shapes", others)
     return with_table(content, "Targets we set ourselves", tables.target_rows(record))
 
 

@@ -38,6 +38,7 @@ from sparsedsl.patterns.power import power_attention
 
 LENGTH, DENSE_LENGTH, HEADS, ROUNDS, FARTHEST = 65536, 32768, 16, 7, 2e-2
 WARM_SECONDS = 100
+HEAD = "| case | tokens | peer | forward ms: ours / peer | times | backward ms: ours / peer | times |\n|" + " --- |" * 7
 LEVELS = ((2048, 4096, 8192, 16384, 32768), (1, 2, 4, 8, 16))
 
 
@@ -102,11 +103,12 @@ class Row:
     peer_forward_ms: float
     backward_ms: float
     peer_backward_ms: float
-    distance: float
+    distance: float | None = None
 
     def __str__(self) -> str:
         cells = (
             self.name,
+            str(self.tokens),
             self.peer,
             f"{self.forward_ms:.2f} / {self.peer_forward_ms:.2f}",
             f"{self.peer_forward_ms / self.forward_ms:.2f}",
@@ -178,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "versions": {"sparsedsl": sd.__version__, "torch": torch.__version__, "triton": triton.__version__},
         "rows": [],
     }
-    print("| case | peer | forward ms: ours / peer | times | backward ms: ours / peer | times |\n|" + " --- |" * 6)
+    print(HEAD)
     for shape in SHAPES:
         torch._dynamo.reset()
         torch.cuda.empty_cache()

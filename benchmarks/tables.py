@@ -13,6 +13,7 @@ from benchmarks.cases import ALL_CASES, CASES, DENSE
 from benchmarks.optional_peers import FLASH4, NATTEN
 from benchmarks.peers import CUDNN, FLASH, FLEX, OURS, PLAIN
 from benchmarks.record import Record, Timing
+from benchmarks.shapes import HEAD, Row
 
 Rows = list[str]
 
@@ -151,21 +152,19 @@ def floor_rows(record: Record) -> Rows:
     return markdown(head, rows, 1)
 
 
-def residue_rows(record: Record) -> Rows:
-    """The rows of the table on residue order that this record has: the two patterns with a dilation, longest length."""
+def shape_rows(record: Record) -> tuple[Rows, Rows]:
+    """What shapes_h200.json has on residue order, with the dilations of this record at its longest length; the rest."""
     timings = Timings(record)
     tokens = timings.lengths[-1]
-    rows = []
+    found = [Row(**each) for each in json.loads((RESULTS / "shapes_h200.json").read_text(encoding="utf-8"))["rows"]]
+    walked = [each for each in found if each.name.startswith(("dilated", "LongNet"))]
+    rest = [each for each in found if each not in walked]
     for case in ("dilated 512 x 8", "local and dilated"):
-        cells = []
-        for direction in DIRECTIONS:
-            found = [timings.get(case, tokens, direction, peer) for peer in (OURS, FLEX)]
-            cells += [
-                " / ".join(_ms(each, FLEX) for each in found),
-                _shown(timings.ratio(case, tokens, direction, FLEX, OURS)),
-            ]
-        rows.append(f"| {case}, {tokens} | {' | '.join(cells)} |")
-    return rows
+        places = [(case, tokens, direction, peer) for direction in DIRECTIONS for peer in (OURS, FLEX)]
+        cells = [each.ms for each in map(timings.get, *zip(*places, strict=True)) if each]
+        if len(cells) == len(places):
+            walked.append(Row(case, tokens, FLEX, *cells))
+    return [HEAD, *map(str, walked)], [HEAD, *map(str, rest)]
 
 
 @dataclass(frozen=True)
