@@ -3,9 +3,9 @@
     python -m benchmarks.publish            # after python -m benchmarks.attention --out ... on an H200
     python -m benchmarks.publish --check    # write nothing; exit status 1 if something would change
 
-From attention_h200.json, shapes_h200.json and ceilings_h200.json in benchmarks/results/. Tables are found by the line of their head, or
-the heading above them, and replaced whole; prose is left alone but for the numbers named below. The pages show what
-`explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
+From attention_h200.json, shapes_h200.json and ceilings_h200.json in benchmarks/results/. Tables are found by the line
+of their head, or the heading above them, and replaced whole; prose is left alone but for the numbers named below. The
+pages show what `explain` prints with the new numbers, so they are written by a second process, after codegen/gpus.py.
 """
 
 from __future__ import annotations
