@@ -107,7 +107,7 @@ def _explained(pattern: sd.Pattern, tokens: int, head_dim: int) -> ExplainedLaye
 
 
 def _solved(pair: list[tuple[ExplainedLayer, float]], direction: str) -> KernelCost:
-    """visited · a + own · b = the time, twice."""
+    """visited · a + own · b = the time, twice; where the two tell a b below 0, b is 0 and a fits both together."""
     name = "dq" if direction == "backward" else direction
     (visited, own, ns), (visited2, own2, ns2) = (
         (kernel.full + kernel.partial, kernel.own, ms * 1e6)
@@ -117,9 +117,10 @@ def _solved(pair: list[tuple[ExplainedLayer, float]], direction: str) -> KernelC
         if kernel is not None and kernel.name == name
     )
     determinant = visited * own2 - visited2 * own
-    return KernelCost(
-        _short((ns * own2 - ns2 * own) / determinant), _short((visited * ns2 - visited2 * ns) / determinant)
-    )
+    a, b = (ns * own2 - ns2 * own) / determinant, (visited * ns2 - visited2 * ns) / determinant
+    if b < 0:
+        a, b = (ns + ns2) / (visited + visited2), 0.0
+    return KernelCost(_short(a), _short(b))
 
 
 def _host_ms(record: Record, direction: str) -> float:

@@ -146,6 +146,13 @@ def explanation(record: Record, content: str) -> str:
     for direction in HOPPER_PRODUCTS:
         content = with_table(content, f"{direction.capitalize()} on Hopper", *hopper_predictions(record, direction))
 
+    forward_ms, backward_ms = H200.call
+    content = re.sub(
+        r"\([\d.]+ ms forward, [\d.]+ ms backward for each part\)",
+        f"({forward_ms} ms forward, {backward_ms} ms backward for each part)",
+        content,
+    )
+
     def shown(found: re.Match[str]) -> str:
         return f"$ sparsedsl {found[1]}\n{printed(found[1])}```"
 
