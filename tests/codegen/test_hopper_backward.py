@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from random import Random
+from time import sleep
 from types import ModuleType
 
 import pytest
@@ -18,10 +20,11 @@ from sparsedsl.codegen.hopper_choice import gradient_programs, scores_ahead
 from sparsedsl.codegen.tiling import TILINGS
 from sparsedsl.layers import PerHead
 from sparsedsl.pattern import Pattern
-from tests.codegen.gluon_emulator import EmulationError, emulated
+from tests.codegen.gluon_emulator import EmulationError, Program, emulated, partition
 from tests.codegen.modules import imported
 from tests.codegen.oracle import dense_attention, dense_mask, random_inputs
 from tests.codegen.test_hopper import BF16, FP16, RACE, WALKED, WIDE, hopper_module
+from tests.codegen.test_hopper import assert_right as forward_is_right
 from tests.codegen.test_kernels import IN_PARTS
 
 # The kernel computes these as heads of 128 and of 64.
@@ -237,6 +240,36 @@ def test_a_broken_schedule_is_noticed(order: str, name: str) -> None:
     module = emulated(imported(source), programs=1)
     with pytest.raises(EmulationError, match=complaint):
         errors(module, pattern, random_inputs(1, 1, 500, 500, HEAD_DIM, FP16))
+
+
+SLOW = [
+    sd.sliding(90) & sd.where("q % 3 == 1"),
+    sd.sliding(300),
+    sd.causal(),
+    sd.sliding(40) | sd.sink(5) & sd.causal(),
+]
+
+
+@pytest.mark.parametrize("pattern", SLOW, ids=str)
+def test_slow_partitions_change_nothing(pattern: Pattern, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partitions that are held up, for a while and at random, find every barrier as they left it, both ways."""
+    random, delays = Random(0), dict[str, float]()
+
+    def held_up(call: Callable[..., object]) -> Callable[..., object]:
+        def later(*given: object, **options: object) -> object:
+            name = partition().name
+            if random.random() < 0.02:
+                delays[name] = random.choice([0.0, 2e-4, 1e-3])
+            sleep(delays.get(name, 0.0))
+            return call(*given, **options)
+
+        return later
+
+    for name in ("wait", "arrive"):
+        monkeypatch.setattr(Program, name, held_up(getattr(Program, name)))
+    module, tensors = hopper_module(pattern), random_inputs(2, 1, 300, 517, HEAD_DIM, BF16)
+    forward_is_right(module, pattern, tensors)
+    assert_right(module, pattern, tensors)
 
 
 ONE_RUN = [sd.sliding(1024), sd.sliding(1000, ahead=77), sd.dilated(512, 8), sd.chunked(512)]
