@@ -41,8 +41,8 @@ from sparsedsl.codegen.build import cache_folder
 # The status that the tool ends with where it found something, and how many of its findings are shown then.
 FOUND, SHOWN = 3, 8
 LIMIT_S = 110
-# So long before the limit a process says where it stands.
-SAYS_S = 10
+# After this share of the limit a process says where it stands.
+SAYS = 0.9
 # Below those that Linux hands out by itself, which something else may have.
 FIRST_PORT, PORTS = 20000, 20
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [name for name in options.case or CASES if hopper or CASES[name].backend != "hopper"]
     start = perf_counter()
     if options.here:
-        faulthandler.dump_traceback_later(options.limit - SAYS_S)
+        faulthandler.dump_traceback_later(SAYS * options.limit)
     if options.here or options.device == "cpu":
         complaints = [here(name, options.device) for name in names]
     else:
@@ -103,7 +103,7 @@ def apart(name: str, tool: str | None, limit: float) -> str:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired as late:
         said = lines_of(((late.stdout or b"") + (late.stderr or b"")).decode(errors="replace"))
-        complaint = "\n".join([f"not done after {limit:.0f} s", *(f"    {line}" for line in said[-2 * SHOWN :])])
+        complaint = f"not done after {limit:.0f} s\n" + indent("\n".join(said[-2 * SHOWN :]), "    ")
     else:
         output = done.stdout + done.stderr
         races = findings(output) if done.returncode == FOUND and tool == "racecheck" else []

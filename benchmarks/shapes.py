@@ -94,7 +94,7 @@ SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One shape's times in ms, and the farthest of output and gradients from the peer's, relative."""
+    """One shape's times in ms, and the farthest of output and gradients from the peer's, relative, if compared here."""
 
     name: str
     tokens: int

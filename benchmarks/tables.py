@@ -160,10 +160,9 @@ def shape_rows(record: Record) -> tuple[Rows, Rows]:
     walked = [each for each in found if each.name.startswith(("dilated", "LongNet"))]
     rest = [each for each in found if each not in walked]
     for case in ("dilated 512 x 8", "local and dilated"):
-        places = [(case, tokens, direction, peer) for direction in DIRECTIONS for peer in (OURS, FLEX)]
-        cells = [each.ms for each in map(timings.get, *zip(*places, strict=True)) if each]
-        if len(cells) == len(places):
-            walked.append(Row(case, tokens, FLEX, *cells))
+        cells = [timings.get(case, tokens, direction, peer) for direction in DIRECTIONS for peer in (OURS, FLEX)]
+        assert all(cells), f"{case}, {tokens} tokens: not in the record"
+        walked.append(Row(case, tokens, FLEX, *(each.ms for each in cells if each)))
     return [HEAD, *map(str, walked)], [HEAD, *map(str, rest)]
 
 

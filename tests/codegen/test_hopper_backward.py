@@ -253,7 +253,8 @@ SLOW = [
 @pytest.mark.parametrize("pattern", SLOW, ids=str)
 def test_slow_partitions_change_nothing(pattern: Pattern, monkeypatch: pytest.MonkeyPatch) -> None:
     """Partitions that are held up, for a while and at random, find every barrier as they left it, both ways."""
-    random, delays = Random(0), dict[str, float]()
+    random = Random(0)
+    delays: dict[str, float] = {}
 
     def held_up(call: Callable[..., object]) -> Callable[..., object]:
         def later(*given: object, **options: object) -> object:
